@@ -1,0 +1,13 @@
+# df_flags: warnings as errors, hardening, sanitizers. Every target of ours links it privately.
+add_library(df_flags INTERFACE)
+target_compile_options(df_flags INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Werror -Wshadow=local -Wno-psabi -fstack-protector-strong -ffile-prefix-map=${DF_ROOT}=.>)
+target_link_options(df_flags INTERFACE -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--exclude-libs,ALL)
+if(DF_SANITIZE)
+  target_compile_options(df_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${DF_SANITIZE} -fno-omit-frame-pointer -g1 -fno-sanitize-recover=all>)
+  target_link_options(df_flags INTERFACE -fsanitize=${DF_SANITIZE})
+elseif(CMAKE_BUILD_TYPE STREQUAL "Release")
+  target_compile_definitions(df_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:_FORTIFY_SOURCE=2>)
+endif()
+# The exported config must not carry df_flags; it is build-only.
+install(TARGETS df_flags EXPORT dualform)

@@ -1,0 +1,27 @@
+// A device handle: a backend's queue and the memory it hands out.
+#pragma once
+
+#include <atomic>
+
+#include "core/error.h"
+#include "core/pool.h"
+
+struct df_device {
+    df_device(const df_backend* b, size_t align) : backend(b), pool(b, align) {}
+
+    const df_backend* const backend;
+    df_queue* queue = nullptr;
+    dualform::Pool pool;
+    df_host host = {};
+    std::atomic<int64_t> live_tensors{0};
+};
+
+namespace dualform {
+
+/// The backend's table by name; throws DF_UNAVAILABLE when it is not loaded, DF_INVALID_ARGUMENT when null.
+const df_backend* find_backend(const char* name);
+
+/// Loads a plug-in once per path.
+void load_backend(const char* path);
+
+}  // namespace dualform

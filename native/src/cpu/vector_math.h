@@ -1,0 +1,165 @@
+// Functions on the vectors of simd.h that more than one kernel needs: partial rows, exact sums, tanh, the normal distribution.
+#pragma once
+
+#include "cpu/simd.h"
+
+namespace dualform::cpu::DF_ISA {
+
+template <class A, class B>
+constexpr bool kSame = false;
+template <class A>
+constexpr bool kSame<A, A> = true;
+
+// ---- ends of rows ----
+
+/// lanes elements from p, the other lanes filler: a row's end without a read beyond it. A whole vector when lanes is kLanes<A>.
+template <class A, class T>
+inline Vec<A> load_lanes(const T* p, int lanes, A filler = A(0)) {
+    if (lanes == kLanes<A>) return load(p);
+    A values[kLanes<A>];
+    for (int i = 0; i < kLanes<A>; ++i) values[i] = i < lanes ? A(get(p + i)) : filler;
+    return load(values);
+}
+template <class A, class T>
+inline void store_lanes(T* p, Vec<A> v, int lanes) {
+    if (lanes == kLanes<A>) return store(p, v);
+    A values[kLanes<A>];
+    store(values, v);
+    for (int i = 0; i < lanes; ++i) put(p + i, values[i]);
+}
+
+/// f(i, lanes) for the vectors of a row of n elements; lanes is below kLanes<A> for the last one only.
+template <class A, class F>
+inline __attribute__((always_inline)) void for_vectors(int64_t n, F&& f) {
+    int64_t i = 0;
+    for (; i + kLanes<A> <= n; i += kLanes<A>) f(i, kLanes<A>);
+    if (i < n) f(i, int(n - i));
+}
+
+/// out[i] = f(in[i]...). out may be one of in.
+template <class A, class F, class... In>
+inline __attribute__((always_inline)) void map(A* out, int64_t n, F&& f, const In*... in) {
+    int64_t i = 0;
+    for (; i + kLanes<A> <= n; i += kLanes<A>) store(out + i, f(load(in + i)...));
+    if (i < n) store_lanes<A>(out + i, f(load_lanes<A>(in + i, int(n - i))...), int(n - i));
+}
+
+// ---- sums ----
+
+typedef float HalfFloats __attribute__((vector_size(kVectorBytes / 2)));
+
+template <class A>
+constexpr int kDoubles = int(sizeof(double) / sizeof(A));
+
+/// The i-th of the kDoubles<A> vectors of double that hold v.
+inline Vec<double> widen(Vec<float> v, int i) {
+    HalfFloats halves[2];
+    __builtin_memcpy(halves, &v, sizeof v);
+    return __builtin_convertvector(halves[i], Vec<double>);
+}
+inline Vec<double> widen(Vec<double> v, int) { return v; }
+
+/// sums[0 .. kLanes<A>) += v
+template <class A>
+inline void add_to(double* sums, Vec<A> v) {
+    for (int h = 0; h < kDoubles<A>; ++h) store(sums + h * kLanes<double>, load(sums + h * kLanes<double>) + widen(v, h));
+}
+
+/// The sums over a row of n elements of K terms. term(i, lanes, t) puts the terms of elements i.. into t, 0 in lanes that lie beyond the
+/// row. Short runs are summed in A, their sums in double.
+template <class A, int K, class F>
+inline __attribute__((always_inline)) void row_sums(double (&sums)[K], int64_t n, F&& term) {
+    constexpr int kRun = 16;  // terms that one lane adds in A
+    Vec<double> wide[K][kDoubles<A>] = {};
+    for (int64_t first = 0; first < n; first += kRun * kLanes<A>) {
+        Vec<A> run[K] = {};
+        for_vectors<A>(smaller(n - first, int64_t{kRun} * kLanes<A>), [&](int64_t i, int lanes) {
+            Vec<A> t[K];
+            term(first + i, lanes, t);
+            for (int k = 0; k < K; ++k) run[k] += t[k];
+        });
+        for (int k = 0; k < K; ++k)
+            for (int h = 0; h < kDoubles<A>; ++h) wide[k][h] += widen(run[k], h);
+    }
+    for (int k = 0; k < K; ++k) {
+        for (int h = 1; h < kDoubles<A>; ++h) wide[k][0] += wide[k][h];
+        sums[k] = lane_sum<double>(wide[k][0]);
+    }
+}
+
+// ---- functions ----
+
+template <class V>
+inline V vabs(V x) {
+    return x < 0 ? -x : x;
+}
+
+/// f of every lane, for what has no vector form here.
+template <class A, class F>
+inline Vec<A> each_lane(Vec<A> x, F&& f) {
+    A lanes[kLanes<A>];
+    store(lanes, x);
+    for (int i = 0; i < kLanes<A>; ++i) lanes[i] = f(lanes[i]);
+    return load(lanes);
+}
+
+/// 1 / (1 + e^-x)
+template <class A>
+inline Vec<A> vsigmoid(Vec<A> x) {
+    return A(1) / (A(1) + vexp<A>(-x));
+}
+
+/// Float: below 0.65 an odd polynomial (least squares fit, error 3e-10), above it 1 - 2 / (e^2|x| + 1).
+inline Vec<float> vtanh(Vec<float> x) {
+    const Vec<float> a = vabs(x), z = x * x;
+    Vec<float> p = splat<float>(0.0020646653f);
+    p = p * z - 0.0080919685f;
+    p = p * z + 0.0216663470f;
+    p = p * z - 0.0539405632f;
+    p = p * z + 0.1333315790f;
+    p = p * z - 0.3333332961f;
+    const Vec<float> near = x + x * z * p;
+    const Vec<float> far = 1.0f - 2.0f / (vexp<float>(2.0f * a) + 1.0f);
+    return a < 0.65f ? near : (x < 0 ? -far : far);
+}
+inline Vec<double> vtanh(Vec<double> x) {
+    return each_lane<double>(x, [](double v) { return tanh(v); });
+}
+
+/// Phi(x), the normal distribution function, given gauss = e^(-x^2/2). Float: Phi(-a) = gauss t P(t) with t = 1 / (1 + 0.3 a), a least
+/// squares fit of Mills' ratio with relative error 4e-9 for every a >= 0.
+inline Vec<float> normal_cdf(Vec<float> x, Vec<float> gauss) {
+    const Vec<float> t = 1.0f / (1.0f + 0.3f * vabs(x));
+    Vec<float> p = splat<float>(-0.0206128333f);
+    p = p * t + 0.1123757986f;
+    p = p * t - 0.2280675584f;
+    p = p * t + 0.1915817498f;
+    p = p * t - 0.0792473820f;
+    p = p * t + 0.0960578500f;
+    p = p * t + 0.0784255732f;
+    p = p * t + 0.1102273252f;
+    p = p * t + 0.1195728411f;
+    p = p * t + 0.1196866341f;
+    const Vec<float> tail = gauss * t * p;
+    return x > 0 ? 1.0f - tail : tail;
+}
+inline Vec<double> normal_cdf(Vec<double> x, Vec<double>) {
+    return each_lane<double>(x, [](double v) { return 0.5 * erfc(-v * 0.70710678118654752440); });
+}
+
+// ---- rounding ----
+
+/// double to bfloat16 with one rounding: float on the way is rounded to odd, which keeps the information that the second step needs.
+inline bf16 round_to_bf16(double x) {
+    const float nearest = float(x);
+    const double back = double(nearest);
+    if (back == x || x != x) return to_bf16(nearest);
+    uint32_t bits = bit_cast<uint32_t>(nearest);
+    if ((x < 0 ? -back : back) > (x < 0 ? -x : x)) bits -= 1;
+    return to_bf16(bit_cast<float>(bits | 1u));
+}
+inline void put_rounded(float* p, double x) { *p = float(x); }
+inline void put_rounded(double* p, double x) { *p = x; }
+inline void put_rounded(bf16* p, double x) { *p = round_to_bf16(x); }
+
+}  // namespace dualform::cpu::DF_ISA
