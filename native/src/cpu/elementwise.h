@@ -15,7 +15,7 @@ constexpr int64_t kInlineWork = 32768;  // below it, waking threads costs more t
 /// f(i, worker) for i in [0, n): in parallel when there is enough work, which is counted in element operations.
 template <class F>
 inline void for_pieces(df_queue* queue, int64_t n, int64_t work, F&& f) {
-    if (work > kInlineWork) return parallel_for(queue, n, f);
+    if (work > kInlineWork) return parallel_for(queue, n, [&](int64_t i, int worker) { f(i, worker); });
     for (int64_t i = 0; i < n; ++i) f(i, 0);
 }
 
@@ -53,6 +53,17 @@ struct Space {
     }
 
     int64_t size() const { return rows * inner; }
+
+    /// Where element index (row-major) lies in each tensor.
+    void locate(int64_t index, int64_t (&offset)[K]) const {
+        int64_t row = rank == 0 ? 0 : index / inner;
+        for (int k = 0; k < K; ++k) offset[k] = (index - row * inner) * inner_stride[k];
+        for (int i = 0; i < rank; ++i) {
+            const int64_t place = row % shape[i];
+            row /= shape[i];
+            for (int k = 0; k < K; ++k) offset[k] += place * stride[k][i];
+        }
+    }
 
     /// The pieces of parallel work: each is some whole rows, or a part of one row. Depends on the shape alone.
     int64_t rows_per_piece() const { return larger<int64_t>(1, kGrain / inner); }

@@ -169,18 +169,24 @@ inline Vec<A> vexp(Vec<A> x) {
 
 namespace tile {
 constexpr int kRows = 6, kVectors = 2;  // 12 accumulators, 2 vectors of b, 1 of a: fits 16 registers
-constexpr int kDepth = 128;             // terms added in a register before they join c: keeps float sums near pairwise accuracy
+constexpr int kChain = 16, kDepth = 128;  // terms added one after another, and terms added before they join c: near pairwise accuracy
 
 template <class A, int R, int V>
 inline void micro(A* c, ptrdiff_t ldc, const A* a, ptrdiff_t lda, ptrdiff_t step, const A* b, ptrdiff_t ldb, int depth, bool add) {
     Vec<A> sum[R][V] = {};
-    for (int p = 0; p < depth; ++p) {
-        Vec<A> b_p[V];
-        for (int v = 0; v < V; ++v) b_p[v] = load(b + p * ldb + v * kLanes<A>);
-        for (int r = 0; r < R; ++r) {
-            const Vec<A> a_rp = splat<A>(a[r * lda + p * step]);
-            for (int v = 0; v < V; ++v) sum[r][v] += a_rp * b_p[v];
+    for (int p = 0; p < depth;) {
+        const int end = smaller(depth, p + kChain);
+        Vec<A> chain[R][V] = {};
+        for (; p < end; ++p) {
+            Vec<A> b_p[V];
+            for (int v = 0; v < V; ++v) b_p[v] = load(b + p * ldb + v * kLanes<A>);
+            for (int r = 0; r < R; ++r) {
+                const Vec<A> a_rp = splat<A>(a[r * lda + p * step]);
+                for (int v = 0; v < V; ++v) chain[r][v] += a_rp * b_p[v];
+            }
         }
+        for (int r = 0; r < R; ++r)
+            for (int v = 0; v < V; ++v) sum[r][v] += chain[r][v];
     }
     for (int r = 0; r < R; ++r)
         for (int v = 0; v < V; ++v) {

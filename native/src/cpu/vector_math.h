@@ -65,29 +65,52 @@ inline void add_to(double* sums, Vec<A> v) {
     for (int h = 0; h < kDoubles<A>; ++h) store(sums + h * kLanes<double>, load(sums + h * kLanes<double>) + widen(v, h));
 }
 
+/// A sum of vectors in double; sums of double keep what each addition rounds away and add it at the end.
+template <class A>
+class WideSum {
+public:
+    void add(Vec<A> v) {
+        for (int h = 0; h < kDoubles<A>; ++h) {
+            const Vec<double> before = sum_[h], x = widen(v, h);
+            sum_[h] = before + x;
+            if constexpr (kSame<A, double>) {
+                const Vec<double> part = sum_[h] - before;
+                lost_ += (before - (sum_[h] - part)) + (x - part);
+            }
+        }
+    }
+    double total() const {
+        Vec<double> sum = sum_[0];
+        for (int h = 1; h < kDoubles<A>; ++h) sum += sum_[h];
+        const double plain = lane_sum<double>(sum), exact = plain + lane_sum<double>(lost_);
+        return exact == exact ? exact : plain;  // what infinity rounds away is not a number
+    }
+
+private:
+    Vec<double> sum_[kDoubles<A>] = {}, lost_ = {};
+};
+
 /// The sums over a row of n elements of K terms. term(i, lanes, t) puts the terms of elements i.. into t, 0 in lanes that lie beyond the
-/// row. Short runs are summed in A, their sums in double.
-template <class A, int K, class F>
+/// row. Each lane adds runs of Run terms in A and the sums of the runs in double; with Run = 1 nothing but the terms is rounded to A.
+template <class A, int K, int Run, class F>
 inline __attribute__((always_inline)) void row_sums(double (&sums)[K], int64_t n, F&& term) {
-    constexpr int kRun = 16;  // terms that one lane adds in A
-    Vec<double> wide[K][kDoubles<A>] = {};
-    for (int64_t first = 0; first < n; first += kRun * kLanes<A>) {
+    WideSum<A> wide[K];
+    for (int64_t first = 0; first < n; first += Run * kLanes<A>) {
         Vec<A> run[K] = {};
-        for_vectors<A>(smaller(n - first, int64_t{kRun} * kLanes<A>), [&](int64_t i, int lanes) {
+        for_vectors<A>(smaller(n - first, int64_t{Run} * kLanes<A>), [&](int64_t i, int lanes) {
             Vec<A> t[K];
             term(first + i, lanes, t);
             for (int k = 0; k < K; ++k) run[k] += t[k];
         });
-        for (int k = 0; k < K; ++k)
-            for (int h = 0; h < kDoubles<A>; ++h) wide[k][h] += widen(run[k], h);
+        for (int k = 0; k < K; ++k) wide[k].add(run[k]);
     }
-    for (int k = 0; k < K; ++k) {
-        for (int h = 1; h < kDoubles<A>; ++h) wide[k][0] += wide[k][h];
-        sums[k] = lane_sum<double>(wide[k][0]);
-    }
+    for (int k = 0; k < K; ++k) sums[k] = wide[k].total();
 }
 
 // ---- functions ----
+
+inline float square_root(float x) { return __builtin_sqrtf(x); }
+inline double square_root(double x) { return __builtin_sqrt(x); }
 
 template <class V>
 inline V vabs(V x) {

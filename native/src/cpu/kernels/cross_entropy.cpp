@@ -1,0 +1,84 @@
+// Softmax cross-entropy and its gradient: one thread per block of rows, three passes over a row (maximum, sum, gradient).
+#include "cpu/elementwise.h"
+#include "cpu/kernels.h"
+
+namespace dualform::cpu::DF_ISA {
+
+namespace {
+
+/// Counts the targets that are not ignored; a target out of range is an error.
+int count_targets(int64_t* count, const Rows<const int32_t>& targets, int64_t N, int64_t V, int ignore_index, df_error* error) {
+    *count = 0;
+    for (int64_t n = 0; n < N; ++n) {
+        const int32_t target = *targets[n];
+        if (target == ignore_index) continue;
+        if (target < 0 || target >= V)
+            return fail(error, DF_INVALID_ARGUMENT, "targets[%lld]: %d, expected 0..%lld or ignore_index %d", static_cast<long long>(n),
+                        target, static_cast<long long>(V - 1), ignore_index);
+        ++*count;
+    }
+    return DF_OK;
+}
+
+/// The loss of one row, and its gradient when dlogits is not null. dlogits may be logits.
+template <class T>
+double row_loss(T* dlogits, const T* logits, int64_t V, int32_t target, double count) {
+    using A = Accumulate<T>;
+    const A lowest = -A(INFINITY);  // adds nothing to the sum
+    Vec<A> most = splat<A>(lowest);
+    for_vectors<A>(V, [&](int64_t i, int lanes) { most = vmax(most, load_lanes<A>(logits + i, lanes, lowest)); });
+    const A top = lane_max<A>(most);
+    double sum[1];
+    row_sums<A, 1, 16>(sum, V, [&](int64_t i, int lanes, Vec<A>* t) {
+        t[0] = vexp<A>(load_lanes<A>(logits + i, lanes, lowest) - top);
+    });
+    const double loss = log(sum[0]) - (double(get(logits + target)) - double(top));
+    if (dlogits != nullptr) {
+        const A scale = A(1.0 / (sum[0] * count));
+        const double at_target = (double(vexp<A>(splat<A>(A(get(logits + target)) - top))[0]) / sum[0] - 1.0) / count;
+        for_vectors<A>(V, [&](int64_t i, int lanes) {
+            store_lanes<A>(dlogits + i, vexp<A>(load_lanes<A>(logits + i, lanes) - top) * scale, lanes);
+        });
+        put_rounded(dlogits + target, at_target);
+    }
+    return loss;
+}
+
+template <class T>
+int run(df_queue* queue, const df_cross_entropy_args* args, df_error* error) {
+    using A = Accumulate<T>;
+    const int64_t V = args->logits->shape[args->logits->rank - 1], N = numel(args->logits) / V;
+    const Rows<const T> logits(args->logits);
+    const Rows<T> dlogits(args->dlogits);
+    const Rows<A> losses(args->losses, 0);
+    const Rows<const int32_t> targets(args->targets, 0);
+    int64_t count;
+    const int status = count_targets(&count, targets, N, V, args->ignore_index, error);
+    if (status != DF_OK) return status;
+    const int64_t block = larger<int64_t>(1, kGrain / V);
+    for_pieces(queue, ceil_div(N, block), 4 * N * V, [&](int64_t b, int) {
+        for (int64_t n = b * block, end = smaller(n + block, N); n < end; ++n) {
+            const int32_t target = *targets[n];
+            T* dlogits_n = dlogits ? dlogits[n] : nullptr;
+            if (target != args->ignore_index) {
+                *losses[n] = A(row_loss<T>(dlogits_n, logits[n], V, target, double(count)));
+                continue;
+            }
+            *losses[n] = 0;
+            if (dlogits_n != nullptr)
+                for (int64_t i = 0; i < V; ++i) dlogits_n[i] = T{};
+        }
+    });
+    double loss = 0;
+    for (int64_t n = 0; n < N; ++n) loss += double(*losses[n]);
+    *data<A>(args->loss) = A(count == 0 ? 0.0 : loss / double(count));
+    return DF_OK;
+}
+
+}  // namespace
+
+int cross_entropy(df_queue* queue, const df_cross_entropy_args* args, df_error* error) {
+    return dispatch(args->logits->dtype, [&](auto type) { return run<typename decltype(type)::type>(queue, args, error); });
+}
+
+}  // namespace dualform::cpu::DF_ISA

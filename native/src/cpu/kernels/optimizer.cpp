@@ -1,0 +1,122 @@
+// Gradient norm, clipping, AdamW and SGD. Every tensor may have its own dtype; the arithmetic is in the accumulation type of the parameter.
+#include "cpu/elementwise.h"
+#include "cpu/kernels.h"
+
+namespace dualform::cpu::DF_ISA {
+
+namespace {
+
+/// The squares are formed in double: those of tiny or huge floats neither vanish nor overflow on the way.
+double sum_of_squares(const double* x, int n) {
+    double sum[1];
+    row_sums<double, 1, 1>(sum, n, [&](int64_t i, int lanes, Vec<double>* t) {
+        const Vec<double> v = load_lanes<double>(x + i, lanes);
+        t[0] = v * v;
+    });
+    return sum[0];
+}
+
+/// A parameter, its gradient and its state (two tensors at most) as tiles in A: update(p, a, b, g, n) changes p, a and b.
+template <class A, class F>
+void for_parameter(df_queue* queue, const df_optimizer_args* args, F&& update) {
+    const df_view* value = args->master != nullptr ? args->master : args->param;
+    const Space<5> space(args->param, {value, args->m, args->v, args->grad, args->param});
+    const int64_t* stride = space.inner_stride;
+    for_tiles(queue, space, [&](const int64_t* offset, int64_t, int n) {
+        alignas(64) A tiles[4][kTile];
+        const df_view* const state[3] = {value, args->m, args->v};
+        A* targets[3] = {};
+        for (int k = 0; k < 3; ++k) {
+            if (state[k] == nullptr) continue;
+            const A* now = read_tile<A>(tiles[k], state[k], offset[k], stride[k], n);
+            targets[k] = const_cast<A*>(now);  // a writable tensor's own memory, or the tile
+        }
+        const A* grad = read_tile<A>(tiles[3], args->grad, offset[3], stride[3], n);
+        update(targets[0], targets[1], targets[2], grad, n);
+        for (int k = 0; k < 3; ++k)
+            if (state[k] != nullptr) write_tile<A>(state[k], offset[k], stride[k], targets[k], n);
+        if (args->master != nullptr) write_tile<A>(args->param, offset[4], stride[4], targets[0], n);
+    });
+}
+
+template <class A>
+void adamw(df_queue* queue, const df_optimizer_args* args) {
+    const A scale = args->scale != nullptr ? A(read_scalar(args->scale)) : A(1);
+    const A b1 = A(args->beta1), b2 = A(args->beta2), rest1 = A(1 - args->beta1), rest2 = A(1 - args->beta2);
+    const A m_hat = A(1 / (1 - pow(args->beta1, double(args->step)))), v_hat = A(1 / (1 - pow(args->beta2, double(args->step))));
+    const A lr = A(args->lr), eps = A(args->eps), decay = A(args->weight_decay);
+    for_parameter<A>(queue, args, [&](A* p, A* m, A* v, const A* grad, int n) {
+#pragma GCC ivdep
+        for (int i = 0; i < n; ++i) {
+            const A g = scale * grad[i];
+            const A m_i = b1 * m[i] + rest1 * g, v_i = b2 * v[i] + rest2 * g * g;
+            m[i] = m_i;
+            v[i] = v_i;
+            p[i] -= lr * (decay * p[i] + m_i * m_hat / (square_root(v_i * v_hat) + eps));
+        }
+    });
+}
+
+template <class A>
+void sgd(df_queue* queue, const df_optimizer_args* args) {
+    const A scale = args->scale != nullptr ? A(read_scalar(args->scale)) : A(1);
+    const A lr = A(args->lr), momentum = A(args->beta1), decay = A(args->weight_decay);
+    for_parameter<A>(queue, args, [&](A* p, A* buffer, A*, const A* grad, int n) {
+        if (buffer == nullptr) {
+#pragma GCC ivdep
+            for (int i = 0; i < n; ++i) p[i] -= lr * (scale * grad[i] + decay * p[i]);
+            return;
+        }
+#pragma GCC ivdep
+        for (int i = 0; i < n; ++i) {
+            const A step = momentum * buffer[i] + (scale * grad[i] + decay * p[i]);
+            buffer[i] = step;
+            p[i] -= lr * step;
+        }
+    });
+}
+
+}  // namespace
+
+int squared_norm(df_queue* queue, const df_optimizer_args* args, df_error* error) {
+    const Space<1> space(args->x, {args->x});
+    const int64_t pieces = space.pieces();
+    double one[1];
+    const size_t bytes = size_t(pieces) * sizeof(double);
+    Scratch scratch(queue, pieces == 1 ? 0 : bytes);
+    if (!scratch) return out_of_memory(error, "squared_norm", bytes);
+    double* partial = pieces == 1 ? one : scratch.as<double>();
+    for_pieces(queue, pieces, space.size(), [&](int64_t piece, int) {
+        double sum = 0;
+        space.tiles(piece, [&](const int64_t* offset, int64_t, int n) {
+            alignas(64) double buffer[kTile];
+            sum += sum_of_squares(read_tile<double>(buffer, args->x, offset[0], space.inner_stride[0], n), n);
+        });
+        partial[piece] = sum;
+    });
+    double sum = 0;
+    for (int64_t piece = 0; piece < pieces; ++piece) sum += partial[piece];
+    write_scalar(args->sumsq, 0, sum, args->accumulate != 0);
+    return DF_OK;
+}
+
+int clip_scale(df_queue*, const df_optimizer_args* args, df_error*) {
+    const double sumsq = read_scalar(args->sumsq), scale = args->max_norm / (__builtin_sqrt(sumsq) + 1e-6);
+    const bool finite = sumsq - sumsq == 0;
+    write_scalar(args->scale, 0, !finite ? sumsq : (scale < 1 ? scale : 1));
+    return DF_OK;
+}
+
+int adamw_step(df_queue* queue, const df_optimizer_args* args, df_error*) {
+    if (args->param->dtype == DF_F64) adamw<double>(queue, args);
+    else adamw<float>(queue, args);
+    return DF_OK;
+}
+
+int sgd_step(df_queue* queue, const df_optimizer_args* args, df_error*) {
+    if (args->param->dtype == DF_F64) sgd<double>(queue, args);
+    else sgd<float>(queue, args);
+    return DF_OK;
+}
+
+}  // namespace dualform::cpu::DF_ISA
