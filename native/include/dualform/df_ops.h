@@ -47,7 +47,7 @@ DF_API df_status df_attention_backward(df_tensor* dq, df_tensor* dk, df_tensor* 
 
 /** Momentum attention (Dai et al. 2212.10559, MoAttn): causal attention plus, for the query at position p = t + S - T,
  *    m_p = sum_{s<p} eta^(p-s) v_s        recurrence m_0 = 0, m_p = eta (m_{p-1} + v_{p-1});     out_t = attn_t + m_p
- *  Keys s >= lengths[b] are neither attended nor summed. eta = 0 gives attention bit for bit (nothing is added).
+ *  Keys s >= lengths[b] are neither attended nor summed. eta = 0 gives attention bit for bit (nothing is added, state_in either).
  *  Queries with p <= 0 have m = 0.
  *  out (B,T,NH,HS)  attn (B,T,NH,HS) (optional; the attention part, saved for backward)  lse (B,NH,T) acc  q k v lengths as
  *  in attention  eta (NH) acc dtype or the inputs' dtype, 0 <= eta < 1.
@@ -61,7 +61,7 @@ DF_API df_status df_momentum_attention_forward(df_tensor* out, df_tensor* attn, 
 
 /** Gradients of momentum attention (without state_in). dq, dk as in attention with delta_t = dout_t . attn_t. With
  *  lambda_p = dout_p + eta lambda_{p+1} (0 beyond the last query):
- *    dv_s = attention's + sum_{p>s} eta^(p-s) dout_p,       deta_h = sum_{b,p} lambda_p . (m_{p-1} + v_{p-1})   (well defined at eta = 0)
+ *    dv_s = attention's + sum_{p>s} eta^(p-s) dout_p (0 where s >= lengths[b]),       deta_h = sum_{b,p} lambda_p . (m_{p-1} + v_{p-1})   (well defined at eta = 0)
  *  deta (NH) (optional), dtype of eta; adds when accumulate_deta. attn and lse as saved by forward. */
 DF_API df_status df_momentum_attention_backward(df_tensor* dq, df_tensor* dk, df_tensor* dv, df_tensor* deta, const df_tensor* dout,
                                                 const df_tensor* q, const df_tensor* k, const df_tensor* v, const df_tensor* attn,
@@ -96,7 +96,7 @@ DF_API df_status df_dual_form_backward(df_tensor* dw0, df_tensor* de, df_tensor*
 DF_API df_status df_linear_attention_forward(df_tensor* out, df_tensor* state_out, const df_tensor* q, const df_tensor* k,
                                              const df_tensor* v, const df_tensor* decay, const df_tensor* state_in);
 
-/** With dS_t = dout_t (x) q_t + decay dS_{t+1} (dS after the last token: dstate_out, optional, acc or inputs' dtype):
+/** With dS_t = dout_t (x) q_t + decay dS_{t+1}, for the last token dS_T = dout_T (x) q_T + dstate_out (optional, acc or inputs' dtype):
  *    dq_t = S_t^T dout_t,  dk_t = dS_t^T v_t,  dv_t = dS_t k_t,  ddecay_h = sum_{b,t} <dS_t, S_{t-1}>,  dstate_in = decay dS_1
  *  Assigns dq dk dv; ddecay (NH) (optional), dtype of decay, adds when accumulate_ddecay; dstate_in (optional), dtype of state_in. */
 DF_API df_status df_linear_attention_backward(df_tensor* dq, df_tensor* dk, df_tensor* dv, df_tensor* ddecay, df_tensor* dstate_in,

@@ -8,7 +8,7 @@ namespace dualform::cpu::DF_ISA {
 namespace {
 
 constexpr int64_t kLoneQueryKeys = 256;  // keys from which a lone query is faster off the tiles
-constexpr int64_t kPrefetchKeys = 16;    // keys fetched ahead for a lone query: rows of one head lie too far apart for the hardware to guess
+constexpr int64_t kPrefetchKeys = 16;    // keys fetched ahead for a lone query: a head's rows lie too far apart for the hardware to guess
 
 template <class A>
 constexpr A kMinusInfinity = A(-__builtin_inf());

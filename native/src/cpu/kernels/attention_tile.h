@@ -1,9 +1,9 @@
 // What attention's forward and backward share: sizes and masks, strided rows, and products of tiles.
 //
-// A task owns up to 64 rows of one head (queries in forward and dq, keys in dk and dv): its own rows. They are packed transposed, one row per
-// vector lane, and everything computed for them has the layout [.][lane]. The other side's rows stream past 64 at a time and are read in place
-// as the broadcast operand of tile_gemm, so nothing else is packed and a softmax over keys runs down the lanes. Lanes never mix:
-// whatever a masked or padded lane holds stays in it.
+// A task owns up to 64 rows of one head (queries in forward and dq, keys in dk and dv): its own rows. They are packed transposed, one
+// row per vector lane, and everything computed for them has the layout [.][lane]. The other side's rows stream past 64 at a time and are
+// read in place as the broadcast operand of tile_gemm, so nothing else is packed and a softmax over keys runs down the lanes. Lanes never
+// mix: whatever a masked or padded lane holds stays in it.
 #pragma once
 
 #include "cpu/kernels.h"
@@ -203,8 +203,8 @@ inline bool all_finite(Rows<A> rows, int n, int HS) {
 }
 
 /// sum[c][lane] (+)= sum_p rows[p][c] weights[p][lane].
-/// Where seen is given, a row that a lane must not use has weight 0 there. An Inf or a NaN in such a tile, 0 times which would reach the lane,
-/// is taken out (copy: n x HS of scratch) and added to the lanes that use it alone; the bits of the others stay the same.
+/// Where seen is given, a row that a lane must not use has weight 0 there. An Inf or a NaN in such a tile, 0 times which would reach
+/// the lane, is taken out (copy: n x HS of scratch) and added to the lanes that use it alone; the bits of the others stay the same.
 /// dead[p]: no lane uses row p.
 template <class A>
 inline void add_product(A* sum, int lanes, Rows<A> rows, int n, const A* weights, int HS, bool add, const Seen<A>* seen, const bool* dead,

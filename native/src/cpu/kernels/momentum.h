@@ -126,7 +126,9 @@ struct ReverseMomentum {
         return t >= 0 && t < sizes.T ? dout.row(b, t, h) : nullptr;
     }
     /// lambda_{p+1} becomes lambda_p.
-    void step(double* lambda, int64_t b, int64_t p, int64_t h, double eta_h) const { lambda_step(lambda, gradient(b, p, h), eta_h, sizes.HS); }
+    void step(double* lambda, int64_t b, int64_t p, int64_t h, double eta_h) const {
+        lambda_step(lambda, gradient(b, p, h), eta_h, sizes.HS);
+    }
     /// lambda at the end of chunk j.
     void start(double* lambda, int64_t b, int64_t j, int64_t h) const {
         __builtin_memcpy(lambda, carries.at(b, h, j + 1), size_t(sizes.HS) * sizeof(double));
