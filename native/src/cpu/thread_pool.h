@@ -1,14 +1,30 @@
 // Threads of one CPU device. Started at the first parallel call, joined when the device closes.
 #pragma once
 
+#include <pthread.h>
+
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <mutex>
 #include <thread>
 #include <vector>
 
 namespace dualform::cpu {
+
+/// std::condition_variable, over pthreads: the libstdc++ symbol of its wait is newer than the oldest system this library serves.
+class Signal {
+public:
+    ~Signal() { pthread_cond_destroy(&condition_); }
+    template <class Predicate>
+    void wait(std::unique_lock<std::mutex>& lock, Predicate done) {
+        while (!done()) pthread_cond_wait(&condition_, lock.mutex()->native_handle());
+    }
+    void notify_one() { pthread_cond_signal(&condition_); }
+    void notify_all() { pthread_cond_broadcast(&condition_); }
+
+private:
+    pthread_cond_t condition_ = PTHREAD_COND_INITIALIZER;
+};
 
 /// Runs independent pieces of one call on a fixed set of threads. Which thread runs which piece is not fixed; kernels must not care.
 class ThreadPool {
@@ -36,7 +52,7 @@ private:
     const int threads_;
     std::mutex busy_;  // held by the caller that uses the pool
     std::mutex mutex_;
-    std::condition_variable wake_, done_;
+    Signal wake_, done_;
     Job job_;
     std::atomic<uint64_t> generation_{0};  // counts jobs; a worker that sees a new value takes part
     std::atomic<int64_t> next_{0};

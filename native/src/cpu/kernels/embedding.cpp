@@ -54,8 +54,8 @@ void forward(df_queue* queue, const df_embedding_args* args) {
 constexpr int64_t kColumns = 128;  // channels of one piece of backward: also spreads a batch that repeats a single id over the threads
 
 /// table[first .. first + n) (+)= the sum of rows dout[order(0 .. hits)), in that order, in double.
-template <class T, class F>
-void add_rows(T* table, const Rows<const T>& dout, int64_t hits, F&& order, int64_t first, int n, bool accumulate) {
+template <class T, class G, class F>
+void add_rows(G* table, const Rows<const T>& dout, int64_t hits, F&& order, int64_t first, int n, bool accumulate) {
     using A = Accumulate<T>;
     if (hits == 0 && accumulate) return;
     alignas(64) double sums[kColumns + kLanes<float>];
@@ -77,6 +77,13 @@ void for_table(df_queue* queue, int64_t rows, int64_t C, int64_t hits, F&& f) {
     });
 }
 
+/// f(Type<G>{}) with the storage type of a gradient table: that of dout or its accumulation type.
+template <class T, class F>
+void with_table_type(const df_view* table, const df_view* dout, F&& f) {
+    if (table->dtype == dout->dtype) f(Type<T>{});
+    else f(Type<Accumulate<T>>{});
+}
+
 template <class T>
 int backward(df_queue* queue, const df_embedding_args* args, df_error* error) {
     const int64_t C = args->dout->shape[args->dout->rank - 1], N = numel(args->ids), sequence = sequence_length(args->ids);
@@ -94,18 +101,24 @@ int backward(df_queue* queue, const df_embedding_args* args, df_error* error) {
         for (int64_t n = 0; n < N; ++n) ++begin[*ids[n] + 2];
         for (int64_t v = 2; v < V + 2; ++v) begin[v] += begin[v - 1];
         for (int64_t n = 0; n < N; ++n) order[begin[*ids[n] + 1]++] = n;
-        const Rows<T> dwte(args->dwte);
-        for_table(queue, V, C, N, [&](int64_t v, int64_t first, int n) {
-            const int64_t* tokens = order + begin[v];
-            add_rows<T>(dwte[v], dout, begin[v + 1] - begin[v], [&](int64_t h) { return tokens[h]; }, first, n, accumulate);
+        with_table_type<T>(args->dwte, args->dout, [&](auto type) {
+            using G = typename decltype(type)::type;
+            const Rows<G> dwte(args->dwte);
+            for_table(queue, V, C, N, [&](int64_t v, int64_t first, int n) {
+                const int64_t* tokens = order + begin[v];
+                add_rows<T, G>(dwte[v], dout, begin[v + 1] - begin[v], [&](int64_t h) { return tokens[h]; }, first, n, accumulate);
+            });
         });
     }
     if (args->dwpe != nullptr) {
-        const Rows<T> dwpe(args->dwpe);
-        for_table(queue, args->dwpe->shape[0], C, N, [&](int64_t p, int64_t first, int n) {
-            const int64_t t = p - args->position;
-            const int64_t hits = t >= 0 && t < sequence ? N / sequence : 0;
-            add_rows<T>(dwpe[p], dout, hits, [&](int64_t h) { return h * sequence + t; }, first, n, accumulate);
+        with_table_type<T>(args->dwpe, args->dout, [&](auto type) {
+            using G = typename decltype(type)::type;
+            const Rows<G> dwpe(args->dwpe);
+            for_table(queue, args->dwpe->shape[0], C, N, [&](int64_t p, int64_t first, int n) {
+                const int64_t t = p - args->position;
+                const int64_t hits = t >= 0 && t < sequence ? N / sequence : 0;
+                add_rows<T, G>(dwpe[p], dout, hits, [&](int64_t h) { return h * sequence + t; }, first, n, accumulate);
+            });
         });
     }
     return DF_OK;

@@ -1,0 +1,224 @@
+package org.dualform;
+
+import static org.dualform.internal.global.DualformNative.*;
+
+import java.io.File;
+import java.io.IOException;
+import java.net.URISyntaxException;
+import java.net.URL;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.Map;
+import java.util.ServiceConfigurationError;
+import java.util.ServiceLoader;
+import org.bytedeco.javacpp.Loader;
+import org.dualform.spi.BackendProvider;
+
+/**
+ * Which backends can serve, why, and which one {@link Device#open()} takes.
+ *
+ * <p>Threading: all methods may be called from any thread.
+ */
+public final class Backends {
+    /** System property that chooses the backend of {@link Device#open()}: auto, cpu or cuda. */
+    public static final String PROPERTY = "dualform.backend";
+    /** Environment variable read when the property is not set. */
+    public static final String ENVIRONMENT = "DUALFORM_BACKEND";
+    /** System property with the number of CPU threads; 0 or unset means all the process may use. */
+    public static final String THREADS = "dualform.threads";
+    /** System property with the absolute path of the cuBLASLt library the CUDA backend opens first. */
+    public static final String CUBLASLT = "dualform.cublaslt";
+
+    private static final Object LOCK = new Object();
+    private static Plugin cuda; // written once, under LOCK
+
+    /** What came of looking for a plug-in: present and failure null means loaded. */
+    private record Plugin(boolean present, Path library, String failure) {}
+
+    private Backends() {}
+
+    /**
+     * What a backend can do on this machine.
+     *
+     * @param backend CPU or CUDA
+     * @param available whether a device of it can be opened now
+     * @param devices how many
+     * @param library the library it lives in; null when there is none
+     * @param reason why it is not available; null when it is
+     * @param json the backend's description of itself, one JSON object; null when it is not loaded
+     */
+    public record Status(Backend backend, boolean available, int devices, Path library, String reason, String json) {}
+
+    /**
+     * What {@link Device#open()} would take.
+     *
+     * @param backend CPU or CUDA
+     * @param demanded whether it was asked for by name, so that no other may serve
+     * @param reason why, as part of a sentence
+     */
+    public record Choice(Backend backend, boolean demanded, String reason) {}
+
+    /**
+     * Looks at one backend, loading its plug-in if need be, without opening a device.
+     *
+     * @param backend CPU or CUDA
+     * @return what it can do here
+     * @throws InvalidArgumentException for AUTO
+     * @throws NativeLibraryException if the native library cannot be used
+     */
+    public static Status status(Backend backend) {
+        if (Arguments.notNull(backend, "backend") == Backend.AUTO) {
+            throw new InvalidArgumentException("backend: AUTO, expected CPU or CUDA");
+        }
+        NativeLibrary.require();
+        Path library = NativeLibrary.loaded().get("dualform");
+        if (backend == Backend.CUDA) {
+            Plugin plugin = cudaPlugin();
+            library = plugin.library;
+            if (plugin.failure != null) {
+                return new Status(backend, false, 0, library, plugin.failure, null);
+            }
+        }
+        int[] devices = {0};
+        String reason = df_backend_device_count(backend.id(), devices) == DF_OK ? null : NativeStatus.lastError();
+        if (reason == null && devices[0] == 0) {
+            reason = "the " + backend.id() + " backend reports no device";
+        }
+        String json = NativeStatus.text((text, n) -> df_backend_describe(backend.id(), text, n));
+        return new Status(backend, reason == null, devices[0], library, reason, json);
+    }
+
+    /**
+     * The status of every backend.
+     *
+     * @return CPU, then CUDA
+     * @throws NativeLibraryException if the native library cannot be used
+     */
+    public static List<Status> all() {
+        return List.of(status(Backend.CPU), status(Backend.CUDA));
+    }
+
+    /**
+     * Which backend {@link Device#open()} would take now, by the property {@value #PROPERTY}, then the environment variable
+     * {@value #ENVIRONMENT}, then automatically. A backend that was demanded is named even if it cannot serve.
+     *
+     * @return the backend and why
+     * @throws InvalidArgumentException if the property or variable is not auto, cpu or cuda
+     * @throws NativeLibraryException if the native library cannot be used
+     */
+    public static Choice choose() {
+        String source = "-D" + PROPERTY;
+        String value = System.getProperty(PROPERTY);
+        if (value == null || value.isBlank()) {
+            source = ENVIRONMENT;
+            value = System.getenv(ENVIRONMENT);
+        }
+        if (value == null || value.isBlank()) {
+            return automatic("no " + PROPERTY + " given");
+        }
+        Backend backend;
+        try {
+            backend = Backend.parse(value);
+        } catch (InvalidArgumentException e) {
+            throw new InvalidArgumentException(source + ": " + value + ", expected auto, cpu or cuda");
+        }
+        String demand = source + "=" + value.trim();
+        return backend == Backend.AUTO ? automatic(demand) : new Choice(backend, true, demand);
+    }
+
+    static Choice automatic(String demand) {
+        Status status = status(Backend.CUDA);
+        if (status.available) {
+            return new Choice(Backend.CUDA, false, demand + " and " + status.devices + " CUDA device(s) found");
+        }
+        return new Choice(Backend.CPU, false, demand + " and CUDA is not available: " + status.reason);
+    }
+
+    /** Whether a CUDA plug-in is on the class path, usable or not. */
+    static boolean cudaPresent() {
+        return cudaPlugin().present;
+    }
+
+    static int threads() {
+        String value = System.getProperty(THREADS);
+        if (value == null || value.isBlank()) {
+            return 0;
+        }
+        try {
+            int threads = Integer.parseInt(value.trim());
+            if (threads >= 0) {
+                return threads;
+            }
+        } catch (NumberFormatException e) {
+            // reported below
+        }
+        throw new InvalidArgumentException("-D" + THREADS + ": " + value + ", expected a whole number of at least 0");
+    }
+
+    private static Plugin cudaPlugin() {
+        synchronized (LOCK) {
+            if (cuda == null) {
+                cuda = loadCuda();
+            }
+            return cuda;
+        }
+    }
+
+    private static Plugin loadCuda() {
+        URL resource;
+        Map<String, String> options = Map.of();
+        try {
+            BackendProvider provider = provider(Backend.CUDA.id());
+            resource = provider == null ? null : provider.library();
+            if (resource == null) {
+                resource = Backends.class.getResource("cuda/" + Loader.getPlatform() + "/libdualform_cuda.so");
+            }
+            if (resource == null) {
+                return new Plugin(
+                        provider != null,
+                        null,
+                        provider == null
+                                ? "no CUDA plug-in on the class path (org.dualform:dualform-cuda13 with the classifier of this platform)"
+                                : "the CUDA plug-in on the class path has no library for " + Loader.getPlatform());
+            }
+            if (provider != null) {
+                options = provider.options();
+            }
+        } catch (ServiceConfigurationError | LinkageError | RuntimeException e) {
+            return new Plugin(true, null, "the CUDA plug-in on the class path cannot be used: " + e);
+        }
+        Path library;
+        try {
+            File file = "file".equals(resource.getProtocol()) ? new File(resource.toURI()) : Loader.cacheResource(resource);
+            if (file == null) {
+                return new Plugin(true, null, "the CUDA plug-in " + resource + " could not be unpacked");
+            }
+            library = file.toPath().toAbsolutePath();
+        } catch (IOException | URISyntaxException | RuntimeException e) {
+            return new Plugin(true, null, "the CUDA plug-in " + resource + " could not be unpacked: " + e);
+        }
+        if (df_backend_load(library.toString()) != DF_OK) {
+            return new Plugin(true, library, NativeStatus.lastError());
+        }
+        NativeLibrary.addLoaded("dualform_cuda", library);
+        for (Map.Entry<String, String> option : options.entrySet()) {
+            if (df_backend_set_option("cuda", option.getKey(), option.getValue()) != DF_OK) {
+                return new Plugin(true, library, NativeStatus.lastError());
+            }
+        }
+        String cublaslt = System.getProperty(CUBLASLT);
+        if (cublaslt != null && df_backend_set_option("cuda", "cublaslt", cublaslt) != DF_OK) {
+            return new Plugin(true, library, NativeStatus.lastError());
+        }
+        return new Plugin(true, library, null);
+    }
+
+    private static BackendProvider provider(String backend) {
+        for (BackendProvider provider : ServiceLoader.load(BackendProvider.class, Backends.class.getClassLoader())) {
+            if (backend.equals(provider.backend())) {
+                return provider;
+            }
+        }
+        return null;
+    }
+}

@@ -1,0 +1,2 @@
+/** Automatic differentiation: a tape of recorded ops. */
+package org.dualform.autograd;

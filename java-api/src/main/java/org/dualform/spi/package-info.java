@@ -1,0 +1,2 @@
+/** What a backend plug-in implements. */
+package org.dualform.spi;

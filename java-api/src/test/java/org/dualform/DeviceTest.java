@@ -1,0 +1,138 @@
+package org.dualform;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertNotNull;
+import static org.junit.jupiter.api.Assertions.assertNull;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import java.nio.file.Files;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.function.Executable;
+
+class DeviceTest {
+    @AfterEach
+    void clearProperties() {
+        System.clearProperty(Backends.PROPERTY);
+        System.clearProperty(Backends.THREADS);
+    }
+
+    @Test
+    void closeRefusesWhileTensorsLive() {
+        Device device = Device.cpu(1);
+        Tensor tensor = Tensor.zeros(device, DType.F32, 3);
+        IllegalStateException e = assertThrows(IllegalStateException.class, device::close);
+        assertTrue(e.getMessage().contains("1 tensor"), e.getMessage());
+        assertFalse(device.isClosed());
+        Ops.fill(tensor, 2);
+        assertEquals(2, tensor.toFloats()[1]);
+        tensor.close();
+        device.close();
+        device.close();
+        assertTrue(device.isClosed());
+    }
+
+    @Test
+    void closedDeviceRejectsUse() {
+        Device device = Device.cpu(1);
+        device.close();
+        Executable[] calls = {
+            device::description, device::synchronize, device::memory, device::resetPeak, device::trim, device::threads,
+            () -> device.useStream(0), () -> device.wrap(64, 4, DType.F32, 1), () -> Tensor.empty(device, DType.F32, 1),
+        };
+        for (int i = 0; i < calls.length; i++) {
+            IllegalStateException e = assertThrows(IllegalStateException.class, calls[i], "call " + i);
+            assertEquals("device: this device is closed", e.getMessage());
+        }
+    }
+
+    @Test
+    void memoryIsCounted() {
+        try (Device device = Device.cpu(1)) {
+            MemoryStats before = device.memory();
+            assertEquals(0, before.liveTensors());
+            try (Tensor tensor = Tensor.empty(device, DType.F32, 1000); Tensor view = tensor.slice(0, 0, 10)) {
+                MemoryStats during = device.memory();
+                assertEquals(2, during.liveTensors());
+                assertTrue(during.bytesInUse() >= before.bytesInUse() + 4000, during.toString());
+                assertTrue(during.bytesReserved() >= during.bytesInUse());
+                assertNotNull(view);
+            }
+            MemoryStats after = device.memory();
+            assertEquals(before.bytesInUse(), after.bytesInUse());
+            assertTrue(after.peakBytes() >= before.bytesInUse() + 4000);
+            device.resetPeak();
+            assertEquals(after.bytesInUse(), device.memory().peakBytes());
+            device.trim();
+            assertTrue(device.memory().bytesReserved() <= after.bytesReserved());
+        }
+    }
+
+    @Test
+    void propertiesChooseBackendAndThreads() {
+        System.setProperty(Backends.PROPERTY, " CPU ");
+        System.setProperty(Backends.THREADS, "3");
+        try (Device device = Device.open()) {
+            assertEquals(Backend.CPU, device.backend());
+            assertEquals(3, device.threads());
+            assertFalse(device.description().isBlank());
+        }
+        System.setProperty(Backends.PROPERTY, "tpu");
+        InvalidArgumentException e = assertThrows(InvalidArgumentException.class, Device::open);
+        assertEquals("-Ddualform.backend: tpu, expected auto, cpu or cuda", e.getMessage());
+        System.setProperty(Backends.PROPERTY, "auto");
+        for (String threads : new String[] {"-1", "two", "1e3", "99999999999"}) {
+            System.setProperty(Backends.THREADS, threads);
+            assertThrows(InvalidArgumentException.class, Device::open, threads);
+        }
+    }
+
+    @Test
+    void cudaThatIsNotThereIsAnExceptionWithTheReason() {
+        System.setProperty(Backends.PROPERTY, "cuda");
+        Backends.Status status = Backends.status(Backend.CUDA);
+        if (status.available()) {
+            try (Device device = Device.open()) {
+                assertEquals(Backend.CUDA, device.backend());
+            }
+            return;
+        }
+        BackendUnavailableException e = assertThrows(BackendUnavailableException.class, Device::open);
+        assertTrue(e.getMessage().contains(status.reason()), e.getMessage());
+        assertTrue(e.getMessage().contains("-Ddualform.backend=cpu"), e.getMessage());
+        assertThrows(BackendUnavailableException.class, () -> Device.cuda(0));
+        System.setProperty(Backends.PROPERTY, "auto");
+        assertEquals(Backend.CPU, Backends.choose().backend());
+        assertTrue(Backends.choose().reason().contains(status.reason()));
+    }
+
+    @Test
+    void impossibleDevicesAreRefused() {
+        assertThrows(InvalidArgumentException.class, () -> Device.open(Backend.CPU, 1, 0));
+        assertThrows(InvalidArgumentException.class, () -> Device.open(Backend.CPU, -1, 0));
+        assertThrows(InvalidArgumentException.class, () -> Device.cpu(-1));
+        assertThrows(NullPointerException.class, () -> Device.open(null));
+        try (Device device = Device.cpu(1)) {
+            assertThrows(UnsupportedOperationException.class, () -> device.useStream(1));
+            assertThrows(InvalidArgumentException.class, () -> device.wrap(64, 4, DType.F32, 2));
+        }
+    }
+
+    @Test
+    void buildsAndLibrariesAreReported() {
+        assertEquals(Dualform.buildId(), Dualform.nativeBuildId());
+        assertTrue(Dualform.buildId().matches("[0-9a-f]{16}"), Dualform.buildId());
+        assertTrue(Dualform.version().startsWith(Dualform.nativeVersion()), Dualform.version());
+        assertEquals(8, Dualform.crossing(7));
+        assertTrue(Files.exists(Dualform.libraries().get("dualform")));
+        assertTrue(Files.exists(Dualform.libraries().get("jniDualformNative")));
+        Backends.Status cpu = Backends.status(Backend.CPU);
+        assertTrue(cpu.available());
+        assertEquals(1, cpu.devices());
+        assertNull(cpu.reason());
+        assertTrue(cpu.json().startsWith("{") && cpu.json().endsWith("}"), cpu.json());
+        assertEquals(2, Backends.all().size());
+    }
+}
