@@ -1,0 +1,27 @@
+// cuBLASLt by dlopen: found where the machine has it, never needed.
+#pragma once
+
+#include "matmul.h"
+
+namespace dualform::cuda {
+
+/// Where cuBLASLt was found, without creating anything on a device.
+struct CublasltSearch {
+    bool found;
+    char path[256];   /* of the library that serves */
+    char reason[256]; /* why none does */
+    size_t version;
+};
+CublasltSearch find_cublaslt();
+
+/// The absolute path to look at first; null or "" restores the search. False when it is too long or not absolute.
+bool set_cublaslt_path(const char* path);
+
+/// A handle for one queue; null when cuBLASLt is not there or refuses, with the reason in `reason`.
+Cublaslt* open_cublaslt(char* provider, size_t n);
+void close_cublaslt(Cublaslt*);
+
+/// Serves the product when cuBLASLt is there and the dtypes and strides are ones it takes; otherwise leaves *served false and does nothing.
+int multiply_with_cublaslt(const Call& call, const Product& product, bool* served);
+
+}  // namespace dualform::cuda

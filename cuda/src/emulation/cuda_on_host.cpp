@@ -1,0 +1,269 @@
+// The scheduler of the emulation: threads of a block as fibers on one host thread, and a few runtime calls over malloc.
+#include "cuda_on_host.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include <mutex>
+#include <vector>
+
+#if !defined(__x86_64__)
+#include <ucontext.h>
+#endif
+
+namespace dualform::cuda::emulation {
+
+namespace {
+
+constexpr size_t kStackBytes = 128 * 1024;
+constexpr size_t kMaxShared = 99 * 1024; /* what a block can have on every device of compute capability 8.0 and above */
+constexpr int kMaxThreads = 1024, kWarpSize = 32;
+
+}  // namespace
+
+#if defined(__x86_64__)
+// Saves the registers a call must preserve, stores the stack pointer in *from and continues at `to`. swapcontext would do the same
+// with two system calls.
+asm(R"(
+.text
+.hidden df_emulation_switch
+.type df_emulation_switch, @function
+df_emulation_switch:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    ret
+.size df_emulation_switch, .-df_emulation_switch
+)");
+extern "C" void df_emulation_switch(void** from, void* to);
+#endif
+
+Fiber* running = nullptr;
+Block block = {};
+
+namespace {
+
+struct Machine {
+    std::vector<Fiber> fibers;
+    std::vector<uint64_t> exchange; /* one slot a thread */
+    std::vector<double> shared;
+    void* scheduler = nullptr;
+    void (*body)(void*) = nullptr;
+    void* context = nullptr;
+    int threads = 0, alive = 0, arrived = 0, block_phase = 0;
+    int warp_alive[kMaxThreads / kWarpSize] = {}, warp_arrived[kMaxThreads / kWarpSize] = {}, warp_phase[kMaxThreads / kWarpSize] = {};
+#if !defined(__x86_64__)
+    std::vector<ucontext_t> contexts;
+    ucontext_t scheduler_context;
+#endif
+
+    ~Machine() {
+        for (Fiber& fiber : fibers)
+            if (fiber.stack != nullptr) munmap(fiber.stack, kStackBytes);
+    }
+};
+
+std::mutex one_at_a_time; /* kernels of several host threads take turns */
+Machine machine;
+
+void release_block_barrier(Machine& m) {
+    if (m.alive > 0 && m.arrived == m.alive) {
+        m.arrived = 0;
+        ++m.block_phase;
+    }
+}
+
+void release_warp_barrier(Machine& m, int warp) {
+    if (m.warp_alive[warp] > 0 && m.warp_arrived[warp] == m.warp_alive[warp]) {
+        m.warp_arrived[warp] = 0;
+        ++m.warp_phase[warp];
+    }
+}
+
+void to_scheduler(Machine& m) {
+    Fiber* self = running;
+#if defined(__x86_64__)
+    df_emulation_switch(&self->stack_pointer, m.scheduler);
+#else
+    swapcontext(&m.contexts[self->index.x], &m.scheduler_context);
+#endif
+    running = self;
+}
+
+void wait_while(Machine& m, const int* phase, int value) {
+    if (*phase != value) return;
+    running->waits_for = phase;
+    running->waits_value = value;
+    to_scheduler(m);
+    running->waits_for = nullptr;
+}
+
+/// A thread that returns leaves every barrier it would have met, as on the device.
+void fiber_main() {
+    Machine& m = machine;
+    m.body(m.context);
+    const int warp = static_cast<int>(running->index.x) / kWarpSize;
+    running->done = true;
+    --m.alive;
+    --m.warp_alive[warp];
+    release_block_barrier(m);
+    release_warp_barrier(m, warp);
+    to_scheduler(m);
+}
+
+void prepare(Machine& m, int thread) {
+    Fiber& fiber = m.fibers[thread];
+    fiber.index = {static_cast<unsigned>(thread), 0, 0};
+    fiber.done = false;
+    fiber.waits_for = nullptr;
+#if defined(__x86_64__)
+    // As df_emulation_switch leaves it: six registers, then where to return.
+    void** top = reinterpret_cast<void**>(fiber.stack + kStackBytes) - 1; /* a function starts 8 below a multiple of 16 */
+    *top = nullptr;
+    *--top = reinterpret_cast<void*>(&fiber_main);
+    for (int i = 0; i < 6; ++i) *--top = nullptr;
+    fiber.stack_pointer = top;
+#else
+    getcontext(&m.contexts[thread]);
+    m.contexts[thread].uc_stack.ss_sp = fiber.stack;
+    m.contexts[thread].uc_stack.ss_size = kStackBytes;
+    m.contexts[thread].uc_link = nullptr;
+    makecontext(&m.contexts[thread], &fiber_main, 0);
+#endif
+}
+
+void resume(Machine& m, int thread) {
+    running = &m.fibers[thread];
+#if defined(__x86_64__)
+    df_emulation_switch(&m.scheduler, running->stack_pointer);
+#else
+    swapcontext(&m.scheduler_context, &m.contexts[thread]);
+#endif
+}
+
+/// Every phase runs all runnable threads once, forwards and backwards in turn, so a missing barrier shows as a wrong result.
+bool run_block(Machine& m) {
+    m.alive = m.threads;
+    m.arrived = 0;
+    for (int w = 0; w * kWarpSize < m.threads; ++w) {
+        m.warp_alive[w] = m.threads - w * kWarpSize < kWarpSize ? m.threads - w * kWarpSize : kWarpSize;
+        m.warp_arrived[w] = 0;
+    }
+    for (int t = 0; t < m.threads; ++t) prepare(m, t);
+    memset(static_cast<void*>(m.shared.data()), 0xff, m.shared.size() * sizeof(double));
+    for (bool backwards = block.index.x % 2 != 0; m.alive > 0; backwards = !backwards) {
+        bool ran = false;
+        for (int i = 0; i < m.threads; ++i) {
+            const int t = backwards ? m.threads - 1 - i : i;
+            const Fiber& fiber = m.fibers[t];
+            if (fiber.done || (fiber.waits_for != nullptr && *fiber.waits_for == fiber.waits_value)) continue;
+            resume(m, t);
+            ran = true;
+        }
+        if (!ran) return false;
+    }
+    return true;
+}
+
+}  // namespace
+
+int run_threads(int64_t blocks, int threads, size_t shared, void (*body)(void*), void* context) {
+    if (threads < 1 || threads > kMaxThreads || threads % kWarpSize != 0 || shared > kMaxShared) return kInvalidConfiguration;
+    std::lock_guard<std::mutex> lock(one_at_a_time);
+    Machine& m = machine;
+    m.threads = threads;
+    m.body = body;
+    m.context = context;
+    while (m.fibers.size() < static_cast<size_t>(threads)) {
+        Fiber fiber;
+        void* stack = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (stack == MAP_FAILED) return kOutOfMemory;
+        fiber.stack = static_cast<char*>(stack);
+        m.fibers.push_back(fiber);
+    }
+    m.exchange.resize(m.fibers.size());
+    m.shared.resize(shared / sizeof(double) + 1);
+#if !defined(__x86_64__)
+    m.contexts.resize(m.fibers.size());
+#endif
+    block.block_size = {static_cast<unsigned>(threads), 1, 1};
+    block.grid_size = {static_cast<unsigned>(blocks), 1, 1};
+    for (int64_t b = 0; b < blocks; ++b) {
+        block.index = {static_cast<unsigned>(b), 0, 0};
+        if (!run_block(m)) return kLaunchFailure;
+    }
+    return kSuccess;
+}
+
+void block_barrier() {
+    Machine& m = machine;
+    const int phase = m.block_phase;
+    ++m.arrived;
+    release_block_barrier(m);
+    wait_while(m, &m.block_phase, phase);
+}
+
+void warp_barrier() {
+    Machine& m = machine;
+    const int warp = static_cast<int>(running->index.x) / kWarpSize, phase = m.warp_phase[warp];
+    ++m.warp_arrived[warp];
+    release_warp_barrier(m, warp);
+    wait_while(m, &m.warp_phase[warp], phase);
+}
+
+void* dynamic_shared() { return machine.shared.data(); }
+void exchange_put(uint64_t bits) { machine.exchange[running->index.x] = bits; }
+uint64_t exchange_get(int lane) { return machine.exchange[running->index.x / kWarpSize * kWarpSize + lane]; }
+
+}  // namespace dualform::cuda::emulation
+
+cudaError_t cudaMalloc(void** memory, size_t bytes) {
+    *memory = nullptr;
+    if (posix_memalign(memory, 256, bytes ? bytes : 1) != 0) return cudaErrorMemoryAllocation;
+    memset(*memory, 0xff, bytes); /* NaN: memory that nobody wrote must show */
+    return cudaSuccess;
+}
+
+cudaError_t cudaFree(void* memory) {
+    free(memory);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total) {
+    *free_bytes = *total = 0;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
+    snprintf(properties->name, sizeof properties->name, "host emulation");
+    properties->totalGlobalMem = 0;
+    properties->major = 8;
+    properties->minor = 0;
+    return cudaSuccess;
+}
+
+const char* cudaGetErrorName(cudaError_t code) {
+    switch (code) {
+        case 0: return "cudaSuccess";
+        case 2: return "cudaErrorMemoryAllocation";
+        case 9: return "cudaErrorInvalidConfiguration";
+        case 719: return "cudaErrorLaunchFailure";
+        default: return "cudaErrorUnknown";
+    }
+}
+
+const char* cudaGetErrorString(cudaError_t code) {
+    return code == 719 ? "a barrier that some threads of the block never reach" : cudaGetErrorName(code);
+}

@@ -1,0 +1,144 @@
+// CUDA C++ on the host, for tests on machines without a GPU: included before each .cu file, which then compiles as C++.
+//
+// It runs one block at a time, its threads as fibers that switch at barriers and shuffles. That proves index logic, barriers
+// between phases (fibers run forwards in one phase and backwards in the next, and dynamic shared memory starts as NaN) and numbers up
+// to rounding. It proves nothing about the hardware: memory coalescing, speed, occupancy, warp divergence, the driver.
+#pragma once
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define __global__
+#define __device__
+#define __host__
+#define __launch_bounds__(...)
+#define __shared__ static /* one block runs at a time in the whole process */
+
+struct dim3 {
+    unsigned x, y, z;
+};
+
+namespace dualform::cuda::emulation {
+
+/// One thread of the running block.
+struct Fiber {
+    void* stack_pointer = nullptr;
+    char* stack = nullptr;
+    dim3 index = {0, 0, 0};
+    int phase = 0; /* barriers passed, of the block or of its warp */
+    bool done = false;
+    const int* waits_for = nullptr; /* not runnable while *waits_for == waits_value */
+    int waits_value = 0;
+};
+
+struct Block {
+    dim3 index, block_size, grid_size;
+};
+
+extern Fiber* running;
+extern Block block;
+
+/// cudaError values that the emulation can produce.
+enum Error { kSuccess = 0, kOutOfMemory = 2, kLaunchFailure = 719, kInvalidConfiguration = 9 };
+
+/// Runs body once per thread of every block. kLaunchFailure when the threads of a block wait for a barrier that cannot be reached.
+int run_threads(int64_t blocks, int threads, size_t shared, void (*body)(void*), void* context);
+template <class Body>
+int run(int64_t blocks, int threads, size_t shared, Body&& body) {
+    return run_threads(
+        blocks, threads, shared, [](void* context) { (*static_cast<Body*>(context))(); },
+            const_cast<void*>(static_cast<const void*>(&body)));
+}
+
+void block_barrier();
+void warp_barrier();
+/// The dynamic shared memory of the running block.
+void* dynamic_shared();
+/// Eight bytes that lane `lane` of the running warp left with exchange_put.
+void exchange_put(uint64_t bits);
+uint64_t exchange_get(int lane);
+
+template <class T>
+T shuffle_xor(T value, int mask) {
+    static_assert(sizeof(T) <= sizeof(uint64_t), "a shuffle moves at most eight bytes");
+    uint64_t bits = 0;
+    memcpy(&bits, &value, sizeof value);
+    exchange_put(bits);
+    warp_barrier();
+    bits = exchange_get(static_cast<int>(running->index.x % 32) ^ mask);
+    warp_barrier();
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+}  // namespace dualform::cuda::emulation
+
+#define threadIdx (dualform::cuda::emulation::running->index)
+#define blockIdx (dualform::cuda::emulation::block.index)
+#define blockDim (dualform::cuda::emulation::block.block_size)
+#define gridDim (dualform::cuda::emulation::block.grid_size)
+
+inline void __syncthreads() { dualform::cuda::emulation::block_barrier(); }
+inline void __syncwarp() { dualform::cuda::emulation::warp_barrier(); }
+template <class T>
+T __shfl_xor_sync(unsigned, T value, int mask) { return dualform::cuda::emulation::shuffle_xor(value, mask); }
+inline unsigned long long atomicMin(unsigned long long* address, unsigned long long value) {
+    const unsigned long long old = *address;
+    if (value < old) *address = value;
+    return old;
+}
+
+// ---- the part of the CUDA runtime that the backend calls ----
+
+using cudaError_t = int;
+using cudaStream_t = void*;
+constexpr cudaError_t cudaSuccess = 0, cudaErrorMemoryAllocation = 2;
+enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 };
+constexpr unsigned cudaStreamNonBlocking = 1;
+
+struct cudaDeviceProp {
+    char name[256];
+    size_t totalGlobalMem;
+    int major, minor;
+};
+
+cudaError_t cudaMalloc(void** memory, size_t bytes);
+cudaError_t cudaFree(void* memory);
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
+    memcpy(to, from, bytes);
+    return cudaSuccess;
+}
+inline cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t) {
+    memset(to, value, bytes);
+    return cudaSuccess;
+}
+inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+    *stream = nullptr;
+    return cudaSuccess;
+}
+inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaGetDeviceCount(int* count) {
+    *count = 1;
+    return cudaSuccess;
+}
+inline cudaError_t cudaGetDevice(int* device) {
+    *device = 0;
+    return cudaSuccess;
+}
+inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline cudaError_t cudaDriverGetVersion(int* version) {
+    *version = 0;
+    return cudaSuccess;
+}
+inline cudaError_t cudaRuntimeGetVersion(int* version) {
+    *version = 0;
+    return cudaSuccess;
+}
+cudaError_t cudaMemGetInfo(size_t* free, size_t* total);
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device);
+const char* cudaGetErrorName(cudaError_t code);
+const char* cudaGetErrorString(cudaError_t code);
