@@ -1,5 +1,5 @@
 # Builds libdualform_cuda.so and puts it, stripped, where the jar is made from; without nvcc it says so and builds nothing.
-#   cmake -DDF_ROOT=<checkout> -DDF_TARGET=<build folder> -DDF_DESTINATION=<folder> -DDF_JOBS=<n> -P plugin.cmake
+#   cmake -DDF_ROOT=<checkout> -DDF_BUILD=<build folder> -DDF_DESTINATION=<folder> -DDF_JOBS=<n> -P plugin.cmake
 cmake_minimum_required(VERSION 3.25)
 if(DEFINED ENV{CUDACXX})
   set(nvcc $ENV{CUDACXX})
@@ -15,20 +15,17 @@ endif()
 function(run)
   execute_process(COMMAND ${ARGN} COMMAND_ERROR_IS_FATAL ANY)
 endfunction()
-set(build ${DF_TARGET}/cmake)
-run(${CMAKE_COMMAND} -DDF_ROOT=${DF_ROOT} -DDF_CACHE=${DF_TARGET}/build-id.cmake -P ${DF_ROOT}/cmake/BuildId.cmake)
-run(${CMAKE_COMMAND} -C ${DF_TARGET}/build-id.cmake -S ${DF_ROOT}/cmake -B ${build} -DCMAKE_BUILD_TYPE=Release
-    -DDF_CUDA=AUTO -DDF_TESTS=OFF -DDF_BENCH=OFF -DCMAKE_CUDA_COMPILER=${nvcc} -DCMAKE_INSTALL_LIBDIR=lib
-    -DCMAKE_INSTALL_PREFIX=${DF_TARGET}/native-install)
+run(${CMAKE_COMMAND} -DDF_ROOT=${DF_ROOT} -DDF_CACHE=${DF_BUILD}/build-id.cmake -P ${DF_ROOT}/cmake/BuildId.cmake)
+run(${CMAKE_COMMAND} -C ${DF_BUILD}/build-id.cmake -S ${DF_ROOT}/cmake -B ${DF_BUILD} -DCMAKE_BUILD_TYPE=Release
+    -DDF_CUDA=AUTO -DDF_TESTS=OFF -DDF_BENCH=OFF -DCMAKE_CUDA_COMPILER=${nvcc})
 # With AUTO the configuration leaves the plug-in out, and says why, where this nvcc cannot compile it.
-execute_process(COMMAND ${CMAKE_COMMAND} --build ${build} --target help OUTPUT_VARIABLE targets COMMAND_ERROR_IS_FATAL ANY)
+execute_process(COMMAND ${CMAKE_COMMAND} --build ${DF_BUILD} --target help OUTPUT_VARIABLE targets COMMAND_ERROR_IS_FATAL ANY)
 if(NOT targets MATCHES "dualform_cuda[\r\n]")
   file(REMOVE ${library})
   return()
 endif()
-run(${CMAKE_COMMAND} --build ${build} --target dualform_cuda --parallel ${DF_JOBS})
-file(GLOB_RECURSE built ${build}/*libdualform_cuda.so)
+run(${CMAKE_COMMAND} --build ${DF_BUILD} --target dualform_cuda --parallel ${DF_JOBS})
 file(MAKE_DIRECTORY ${DF_DESTINATION})
 find_program(strip NAMES strip REQUIRED)
-run(${strip} --strip-unneeded -o ${library}.part ${built})
+run(${strip} --strip-unneeded -o ${library}.part ${DF_BUILD}/libdualform_cuda.so)
 file(RENAME ${library}.part ${library})

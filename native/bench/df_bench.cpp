@@ -2,7 +2,7 @@
 //   df_bench --list
 //   df_bench OP [--dtype F32|BF16|F64] [--backend cpu|cuda] [--plugin PATH] [--threads N] [--seconds S] [NAME=SIZE ...]
 // NAME=SIZE sets a dimension or an option of the op's case (see the line it prints); what is not given is drawn. One line for reading and
-// one JSON object for each pass. GB/s counts every tensor of the call once; flops are those of the formula.
+// one JSON object for each pass. GB/s counts every tensor of the pass once (what is updated, twice); flops are those of the formula.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -80,12 +80,23 @@ int run(const Options& options, std::map<std::string, int64_t> sizes, double sec
 
     Fixture fixture(device, *timed.op, timed.values, Placement::kPlain, options.seed);
     const Handles handles = fixture.handles();
-    const double bytes = static_cast<double>(fixture.bytes_touched());
-    const Timing forward = time_calls(device, seconds, [&] { require_ok(timed.op->forward(handles), "forward"); });
-    print(options.op, "forward", dtype, timed.text, options.backend.c_str(), threads, timed.op->forward_flops, bytes, forward);
-    if (!timed.op->has_backward()) return 0;
-    const Timing backward = time_calls(device, seconds, [&] { require_ok(timed.op->backward(handles), "backward"); });
-    print(options.op, "backward", dtype, timed.text, options.backend.c_str(), threads, timed.op->backward_flops, bytes, backward);
+    for (const bool backward : {false, true}) {
+        if (backward && !timed.op->has_backward()) break;
+        const auto pass = [&](const Handles& h) { require_ok(backward ? timed.op->backward(h) : timed.op->forward(h), "call"); };
+        std::set<std::string> asked;  // the tensors of this pass
+        pass([&](const char* name) {
+            if (handles(name) != nullptr) asked.insert(name);
+            return handles(name);
+        });
+        double bytes = 0;
+        for (const std::string& name : asked) {
+            const Tensor& t = *timed.op->find(name);
+            bytes += static_cast<double>(count(t.shape)) * static_cast<double>(element_size(t.dtype)) * (t.role == Role::kUpdated ? 2 : 1);
+        }
+        const Timing timing = time_calls(device, seconds, [&] { pass(handles); });
+        print(options.op, backward ? "backward" : "forward", dtype, timed.text, options.backend.c_str(), threads,
+              backward ? timed.op->backward_flops : timed.op->forward_flops, bytes, timing);
+    }
     return 0;
 }
 

@@ -174,8 +174,9 @@ public final class Backends {
                 resource = Backends.class.getResource("cuda/" + Loader.getPlatform() + "/libdualform_cuda.so");
             }
             if (resource == null) {
+                // A jar built without nvcc is as good as none: no reason to warn.
                 return new Plugin(
-                        provider != null,
+                        false,
                         null,
                         provider == null
                                 ? "no CUDA plug-in on the class path (org.dualform:dualform-cuda13 with the classifier of this platform)"

@@ -50,8 +50,10 @@ final class DemoCommand implements Callable<Integer> {
 
     private void dualForm(Device device) {
         say("1. Gradient descent is linear attention");
-        say("   A linear layer W0 (" + WIDTH + "x" + WIDTH + ") learns " + EXAMPLES + " examples x' -> y by SGD on |Wx' - y|^2/2, one at a time. Each step adds");
-        say("   the outer product of an error signal and its input, e_i x'_i^T with e_i = " + LEARNING_RATE + " (y_i - W x'_i), so after training");
+        say("   A linear layer W0 (" + WIDTH + "x" + WIDTH + ") learns " + EXAMPLES
+                + " examples x' -> y by SGD on |Wx' - y|^2/2, one at a time. Each step adds");
+        say("   the outer product of an error signal and its input, e_i x'_i^T with e_i = " + LEARNING_RATE
+                + " (y_i - W x'_i), so after training");
         say("       W x  =  (W0 + dW) x  =  W0 x + LinAttn(E, X', x)  =  W0 x + sum_i e_i (x'_i . x)");
         say("   The examples act as keys x'_i and values e_i for the query x: attention without softmax.");
         say("");
@@ -64,13 +66,15 @@ final class DemoCommand implements Callable<Integer> {
             double[] trained = train(w0.toDoubles(), xp.toDoubles(), y.toDoubles(), e);
             double[] expected = apply(trained, x.toDoubles());
             Ops.deltaAccumulate(dw, e, xp, false);
-            say("   dW = sum_i e_i x'_i^T        against the trained W - W0:   " + verdict(difference(dw.toDoubles(), minus(trained, w0.toDoubles()))));
+            say("   dW = sum_i e_i x'_i^T        against the trained W - W0:   "
+                    + verdict(difference(dw.toDoubles(), minus(trained, w0.toDoubles()))));
             try (Tensor primal = Tensor.empty(device, DType.F64, QUERIES, WIDTH);
                     Tensor dual = Tensor.empty(device, DType.F64, QUERIES, WIDTH)) {
                 Ops.dualFormForward(primal, null, w0, e, xp, x, DualForm.PRIMAL);
                 Ops.dualFormForward(dual, null, w0, e, xp, x, DualForm.DUAL);
                 say("   (W0 + dW) x                  against sequential SGD:       " + verdict(difference(primal.toDoubles(), expected)));
-                say("   W0 x + LinAttn(E, X', x)     against (W0 + dW) x:          " + verdict(difference(dual.toDoubles(), primal.toDoubles())));
+                say("   W0 x + LinAttn(E, X', x)     against (W0 + dW) x:          "
+                        + verdict(difference(dual.toDoubles(), primal.toDoubles())));
                 say("   the op linear-attention      against dW x:                 " + verdict(linearAttention(device, e, xp, x, dw)));
                 double before = loss(w0.toDoubles(), xp.toDoubles(), y.toDoubles());
                 double after = loss(trained, xp.toDoubles(), y.toDoubles());
@@ -125,7 +129,8 @@ final class DemoCommand implements Callable<Integer> {
         int head = 16;
         double[] etas = {0, 0.5, 0.9};
         say("2. Momentum attention");
-        say("   SGD with momentum remembers past updates; momentum attention remembers past values: out_t = attention_t + sum_{s<t} eta^(t-s) v_s.");
+        say("   SGD with momentum remembers past updates; momentum attention remembers past values:");
+        say("       out_t = attention_t + sum_{s<t} eta^(t-s) v_s");
         say("   One channel of the output for " + time + " tokens (causal, values around 1), and the largest difference from attention:");
         say("");
         long[] shape = {1, time, 1, head};

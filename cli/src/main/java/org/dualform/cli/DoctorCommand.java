@@ -52,7 +52,8 @@ final class DoctorCommand implements Callable<Integer> {
         Map<String, Object> report = new LinkedHashMap<>();
         report.put("dualform", Dualform.version());
         report.put("java_build_id", Dualform.buildId());
-        report.put("java", System.getProperty("java.version") + " (" + System.getProperty("java.vendor") + ", " + System.getProperty("java.home") + ")");
+        report.put("java", System.getProperty("java.version") + " (" + System.getProperty("java.vendor") + ", "
+                + System.getProperty("java.home") + ")");
         report.put("javacpp", javacppVersion());
         report.put("os", System.getProperty("os.name") + " " + System.getProperty("os.version") + " " + System.getProperty("os.arch"));
         report.put("glibc", glibcVersion());

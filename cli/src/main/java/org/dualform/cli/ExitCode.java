@@ -32,6 +32,7 @@ final class ExitCode {
             return "out of memory: " + message;
         }
         boolean known = of(failure) != INTERNAL;
-        return known && !message.isEmpty() ? message : "internal error: " + failure.getClass().getSimpleName() + (message.isEmpty() ? "" : ": " + message);
+        return known && !message.isEmpty() ? message : "internal error: " + failure.getClass().getSimpleName()
+                + (message.isEmpty() ? "" : ": " + message);
     }
 }

@@ -70,7 +70,8 @@ final class Inputs implements AutoCloseable {
         expect(file, name, one, other);
         long[] shape = file.shape(name);
         if (shape.length != layout.split(",").length || Arrays.stream(shape).anyMatch(size -> size < 1)) {
-            throw new UsageException(name + ": shape " + text(shape) + ", expected " + layout + (shape.length == 0 ? "" : " with every size at least 1"));
+            throw new UsageException(name + ": shape " + text(shape) + ", expected " + layout
+                    + (shape.length == 0 ? "" : " with every size at least 1"));
         }
         return own(file.load(name, device));
     }

@@ -10,7 +10,8 @@ final class Naive {
     }
 
     /** Softmax attention, plus the momentum term when eta (one value per query head) is given. Returns out and lse. */
-    static double[][] attention(double[] q, int[] qs, double[] k, double[] v, int[] ks, int[] lengths, double scale, boolean causal, double[] eta) {
+    static double[][] attention(double[] q, int[] qs, double[] k, double[] v, int[] ks, int[] lengths, double scale, boolean causal,
+            double[] eta) {
         int time = qs[1];
         int keys = ks[1];
         double[] out = new double[q.length];
@@ -86,7 +87,8 @@ final class Naive {
                     for (int row = 0; row < head; row++) {
                         for (int column = 0; column < head; column++) {
                             int cell = base + row * head + column;
-                            states[cell] = (decay == null ? 1 : decay[h]) * states[cell] + v[at(shape, b, t, h, row)] * k[at(shape, b, t, h, column)];
+                            double kept = (decay == null ? 1 : decay[h]) * states[cell];
+                            states[cell] = kept + v[at(shape, b, t, h, row)] * k[at(shape, b, t, h, column)];
                             out[at(shape, b, t, h, row)] += states[cell] * q[at(shape, b, t, h, column)];
                         }
                     }

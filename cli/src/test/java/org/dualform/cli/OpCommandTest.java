@@ -37,10 +37,12 @@ class OpCommandTest {
     void attentionMatchesTheNaiveLoops() throws IOException {
         Map<String, Array> in = attention(DType.F64, 1);
         in.put("lengths", new Array(DType.I32, new long[] {2}, new double[] {5, 3}));
-        checkAgainstNaive("attention", in, Set.of("out", "lse", "dq", "dk", "dv"), values -> attention(values, new int[] {5, 3}, 0.3, false, null),
+        checkAgainstNaive("attention", in, Set.of("out", "lse", "dq", "dk", "dv"),
+                values -> attention(values, new int[] {5, 3}, 0.3, false, null),
                 "--set", "causal=false", "--set", "scale=0.3");
         in.remove("lengths");
-        checkAgainstNaive("attention", in, Set.of("out", "lse", "dq", "dk", "dv"), values -> attention(values, null, 1 / Math.sqrt(8), true, null));
+        checkAgainstNaive("attention", in, Set.of("out", "lse", "dq", "dk", "dv"),
+                values -> attention(values, null, 1 / Math.sqrt(8), true, null));
     }
 
     @Test
@@ -92,7 +94,8 @@ class OpCommandTest {
         in.put("decay", new Array(DType.F64, new long[] {2}, new double[] {0.5, 0.75}));
         in.put("s0", random(DType.F64, new Random(7), 2, 2, 3, 3));
         checkAgainstNaive("linear-attention", in, Set.of("out", "state", "dq", "dk", "dv", "ddecay", "ds0"),
-                values -> Naive.linearAttention(values.get("q"), values.get("k"), values.get("v"), shape, values.get("decay"), values.get("s0")));
+                values -> Naive.linearAttention(values.get("q"), values.get("k"), values.get("v"), shape, values.get("decay"),
+                        values.get("s0")));
     }
 
     @Test
@@ -125,7 +128,8 @@ class OpCommandTest {
 
     /** Values within 1e-12 of the naive loops, gradients of sum(out dout) within 1e-7 of their central differences. */
     private void checkAgainstNaive(
-            String operation, Map<String, Array> in, Set<String> names, Function<Map<String, double[]>, double[][]> naive, String... settings)
+            String operation, Map<String, Array> in, Set<String> names, Function<Map<String, double[]>, double[][]> naive,
+                    String... settings)
             throws IOException {
         String[] words = Stream.concat(Stream.of("--backward"), Arrays.stream(settings)).toArray(String[]::new);
         Map<String, Array> results = Run.op(folder, operation, in, words);
@@ -275,42 +279,51 @@ class OpCommandTest {
                 bad("other head size", "k", with(attention, "k", random(DType.F32, g, 2, 5, 2, 7)), "attention"),
                 bad("other number of values", "v", with(attention, "v", random(DType.F32, g, 2, 6, 2, 8)), "attention"),
                 bad("other batch", "k", with(attention, "k", random(DType.F32, g, 3, 5, 2, 8)), "attention"),
-                bad("heads not a multiple", "expected", with(with(attention, "k", random(DType.F32, g, 2, 5, 3, 8)), "v", random(DType.F32, g, 2, 5, 3, 8)), "attention"),
-                bad("head size 257", "257", Map.of("q", random(DType.F32, g, 1, 2, 1, 257), "k", random(DType.F32, g, 1, 2, 1, 257), "v", random(DType.F32, g, 1, 2, 1, 257)), "attention"),
+                bad("heads not a multiple", "expected", with(with(attention, "k", random(DType.F32, g, 2, 5, 3, 8)), "v",
+                        random(DType.F32, g, 2, 5, 3, 8)), "attention"),
+                bad("head size 257", "257", Map.of("q", random(DType.F32, g, 1, 2, 1, 257), "k", random(DType.F32, g, 1, 2, 1, 257), "v",
+                        random(DType.F32, g, 1, 2, 1, 257)), "attention"),
                 bad("shape of dout", "dout", with(attention, "dout", random(DType.F32, g, 2, 4, 4, 8)), "attention", "--backward"),
                 bad("mixed dtypes", "k: dtype F64", with(attention, "k", random(DType.F64, g, 2, 5, 2, 8)), "attention"),
-                bad("dtype of dout", "dout: dtype F64", with(attention, "dout", random(DType.F64, g, 2, 3, 4, 8)), "attention", "--backward"),
+                bad("dtype of dout", "dout: dtype F64", with(attention, "dout", random(DType.F64, g, 2, 3, 4, 8)), "attention",
+                        "--backward"),
                 bad("integers", "q: dtype I32", with(attention, "q", random(DType.I32, g, 2, 3, 4, 8)), "attention"),
-                bad("lengths above S", "lengths[1]: 6", with(attention, "lengths", new Array(DType.I32, new long[] {2}, new double[] {5, 6})), "attention"),
-                bad("lengths below 0", "lengths[0]: -1", with(attention, "lengths", new Array(DType.I32, new long[] {2}, new double[] {-1, 5})), "attention"),
+                bad("lengths above S", "lengths[1]: 6", with(attention, "lengths", new Array(DType.I32, new long[] {2}, new double[] {5,
+                        6})), "attention"),
+                bad("lengths below 0", "lengths[0]: -1",
+                        with(attention, "lengths", new Array(DType.I32, new long[] {2}, new double[] {-1, 5})), "attention"),
                 bad("lengths not whole", "lengths: dtype F32", with(attention, "lengths", random(DType.F32, g, 2)), "attention"),
-                bad("shape of lengths", "lengths", with(attention, "lengths", new Array(DType.I32, new long[] {1}, new double[] {5})), "attention"),
-                bad("eta 1", "eta[1]: 1", with(attention, "eta", new Array(DType.F32, new long[] {4}, new double[] {0, 1, 0, 0})), "momentum-attention"),
-                bad("eta NaN", "eta[2]: NaN", with(attention, "eta", new Array(DType.F32, new long[] {4}, new double[] {0, 0, Double.NaN, 0})), "momentum-attention"),
-                bad("shape of eta", "eta", with(attention, "eta", new Array(DType.F32, new long[] {3}, new double[3])), "momentum-attention"),
-                bad("dtype of eta", "eta: dtype BF16", with(attention, "eta", new Array(DType.BF16, new long[] {4}, new double[4])), "momentum-attention"),
+                bad("shape of lengths", "lengths", with(attention, "lengths", new Array(DType.I32, new long[] {1}, new double[] {5})),
+                        "attention"),
+                bad("eta 1", "eta[1]: 1", with(attention, "eta", new Array(DType.F32, new long[] {4}, new double[] {0, 1, 0, 0})),
+                        "momentum-attention"),
+                bad("eta NaN", "eta[2]: NaN", with(attention, "eta",
+                        new Array(DType.F32, new long[] {4}, new double[] {0, 0, Double.NaN, 0})), "momentum-attention"),
+                bad("shape of eta", "eta", with(attention, "eta", new Array(DType.F32, new long[] {3}, new double[3])),
+                        "momentum-attention"),
+                bad("dtype of eta", "eta: dtype BF16", with(attention, "eta", new Array(DType.BF16, new long[] {4}, new double[4])),
+                        "momentum-attention"),
                 bad("columns of x", "x", with(dual, "x", random(DType.F32, g, 2, 5)), "dual-form"),
                 bad("rows of e", "e", with(dual, "e", random(DType.F32, g, 6, 3)), "dual-form"),
-                bad("decay above 1", "decay[1]: 1.5", with(linear, "decay", new Array(DType.F32, new long[] {2}, new double[] {0.5, 1.5})), "linear-attention"),
+                bad("decay above 1", "decay[1]: 1.5", with(linear, "decay", new Array(DType.F32, new long[] {2}, new double[] {0.5,
+                        1.5})), "linear-attention"),
                 bad("shape of s0", "s0: shape", with(linear, "s0", random(DType.F32, g, 2, 2, 3, 4)), "linear-attention"),
                 bad("dtype of s0", "s0: dtype F64", with(linear, "s0", random(DType.F64, g, 2, 2, 3, 3)), "linear-attention"),
                 bad("grouped heads", "k", with(linear, "k", random(DType.F32, g, 2, 4, 1, 3)), "linear-attention"));
-        byte[] whole = file("{\"q\":{\"dtype\":\"F32\",\"shape\":[1,1,1,2],\"data_offsets\":[0,8]},\"k\":{\"dtype\":\"F32\",\"shape\":[1,1,1,2],"
-                + "\"data_offsets\":[8,16]},\"v\":{\"dtype\":\"F32\",\"shape\":[1,1,1,2],\"data_offsets\":[16,24]}}", 24);
+        byte[] whole = file(header("F32", "1,1,1,2", 8, 8), 24);
         Stream<Bad> files = Stream.of(
                 badFile("empty file", "", new byte[0]),
                 badFile("one byte short", "", Arrays.copyOf(whole, whole.length - 1)),
                 badFile("one byte long", "", Arrays.copyOf(whole, whole.length + 1)),
                 badFile("header cut", "", Arrays.copyOf(whole, 40)),
-                badFile("header longer than the file", "", ByteBuffer.allocate(16).order(ByteOrder.LITTLE_ENDIAN).putLong(1L << 40).array()),
+                badFile("header longer than the file", "", ByteBuffer.allocate(16).order(ByteOrder.LITTLE_ENDIAN).putLong(1L << 40)
+                        .array()),
                 badFile("negative header length", "", ByteBuffer.allocate(16).order(ByteOrder.LITTLE_ENDIAN).putLong(-1).array()),
                 badFile("not JSON", "", file("not json at all", 8)),
                 badFile("text", "", "hello, this is no tensor file".getBytes(StandardCharsets.UTF_8)),
                 badFile("no tensors", "q: missing", file("{}", 0)),
-                badFile("float16", "q: dtype F16", file("{\"q\":{\"dtype\":\"F16\",\"shape\":[1,1,1,2],\"data_offsets\":[0,4]},\"k\":{\"dtype\":\"F16\",\"shape\":[1,1,1,2],"
-                        + "\"data_offsets\":[4,8]},\"v\":{\"dtype\":\"F16\",\"shape\":[1,1,1,2],\"data_offsets\":[8,12]}}", 12)),
-                badFile("no queries", "q", file("{\"q\":{\"dtype\":\"F32\",\"shape\":[1,0,1,2],\"data_offsets\":[0,0]},\"k\":{\"dtype\":\"F32\",\"shape\":[1,1,1,2],"
-                        + "\"data_offsets\":[0,8]},\"v\":{\"dtype\":\"F32\",\"shape\":[1,1,1,2],\"data_offsets\":[8,16]}}", 16)));
+                badFile("float16", "q: dtype F16", file(header("F16", "1,1,1,2", 4, 4), 12)),
+                badFile("no queries", "q", file(header("F32", "1,0,1,2", 0, 8), 16)));
         return Stream.of(commands, etas, tensors, files).flatMap(bads -> bads);
     }
 
@@ -383,6 +396,13 @@ class OpCommandTest {
         Map<String, Array> changed = new LinkedHashMap<>(base);
         changed.remove(name);
         return changed;
+    }
+
+    /** q of the given shape and size in bytes, then k and v of one token. */
+    private static String header(String dtype, String shape, int q, int other) {
+        String entry = "\"%s\":{\"dtype\":\"" + dtype + "\",\"shape\":[%s],\"data_offsets\":[%d,%d]}";
+        return "{" + String.format(entry, "q", shape, 0, q) + "," + String.format(entry, "k", "1,1,1,2", q, q + other) + ","
+                + String.format(entry, "v", "1,1,1,2", q + other, q + 2 * other) + "}";
     }
 
     private static byte[] file(String header, int data) {

@@ -12,8 +12,8 @@ import org.dualform.spi.BackendProvider;
 /**
  * Tells the core where the CUDA plug-in lies, and where on the class path CUDA libraries lie that the plug-in opens when it needs them.
  *
- * <p>The redistributable jars of JavaCPP Presets for CUDA ({@code org.bytedeco:cuda-redist*}) carry cuBLASLt and NCCL as plain files. They are
- * unpacked from there, and no class of the presets is touched: those fail to load without a driver.
+ * <p>The redistributable jars of JavaCPP Presets for CUDA ({@code org.bytedeco:cuda-redist*}) carry cuBLASLt and NCCL as plain files. They
+ * are unpacked from there, and no class of the presets is touched: those fail to load without a driver.
  *
  * <p>Threading: all methods may be called from any thread.
  */

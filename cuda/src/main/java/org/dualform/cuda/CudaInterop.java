@@ -8,8 +8,8 @@ import org.dualform.Device;
 import org.dualform.Tensor;
 
 /**
- * Hands streams and device memory of JavaCPP Presets for CUDA to dualform and back. A program that uses this class has {@code org.bytedeco:cuda}
- * on its class path already; everything here is also in the core by plain addresses ({@link Device#useStream(long)},
+ * Hands streams and device memory of JavaCPP Presets for CUDA to dualform and back. A program that uses this class has {@code
+ * org.bytedeco:cuda} on its class path already; everything here is also in the core by plain addresses ({@link Device#useStream(long)},
  * {@link Device#wrap(long, long, DType, long...)}, {@link Tensor#address()}), for programs with another CUDA binding.
  *
  * <p>Threading: as the methods of {@link Device} and {@link Tensor} that are called.
@@ -30,8 +30,8 @@ public final class CudaInterop {
     }
 
     /**
-     * A tensor over device memory of the caller. dualform neither frees nor keeps it: it must stay allocated until the tensor is closed and the
-     * work queued with it is done.
+     * A tensor over device memory of the caller. dualform neither frees nor keeps it: it must stay allocated until the tensor is closed and
+     * the work queued with it is done.
      *
      * @param device the CUDA device the memory belongs to
      * @param memory the first element; its limit less its position, where it has one, is the memory there is

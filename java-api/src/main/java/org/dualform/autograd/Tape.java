@@ -64,7 +64,7 @@ public final class Tape implements AutoCloseable {
      *
      * @param value a floating tensor; stays the caller's
      * @return value
-     * @throws InvalidArgumentException if value is I32
+     * @throws InvalidArgumentException if value is I32 or on another device
      * @throws IllegalStateException if the tape or a tensor is closed, or value is on the tape already
      */
     public Tensor parameter(Tensor value) {
@@ -77,7 +77,7 @@ public final class Tape implements AutoCloseable {
      * @param value a floating tensor; stays the caller's
      * @param gradient shaped like value, in its dtype or its accumulation dtype, with contents; stays the caller's
      * @return value
-     * @throws InvalidArgumentException if value is I32, or gradient does not fit
+     * @throws InvalidArgumentException if value is I32 or on another device, or gradient does not fit
      * @throws IllegalStateException if the tape or a tensor is closed, or value is on the tape already
      */
     public Tensor parameter(Tensor value, Tensor gradient) {
@@ -89,7 +89,7 @@ public final class Tape implements AutoCloseable {
      *
      * @param value a floating tensor; stays the caller's
      * @return value
-     * @throws InvalidArgumentException if value is I32
+     * @throws InvalidArgumentException if value is I32 or on another device
      * @throws IllegalStateException if the tape or a tensor is closed, or value is on the tape already
      */
     public Tensor watch(Tensor value) {
@@ -98,7 +98,7 @@ public final class Tape implements AutoCloseable {
 
     private Tensor leaf(Tensor value, Tensor gradient) {
         requireOpen();
-        floating(open(value, "value"), "value");
+        floating(here(open(value, "value"), "value"), "value");
         if (gradients.wanted(value)) {
             throw new IllegalStateException("value: this tensor is on the tape already");
         }
@@ -295,7 +295,7 @@ public final class Tape implements AutoCloseable {
 
     private Tensor view(Tensor base, Node.View view) {
         requireOpen();
-        Tensor result = gradients.own(view.taking().of(notNull(base, "x")));
+        Tensor result = gradients.own(view.taking().of(here(notNull(base, "x"), "x")));
         if (records(base)) {
             Node output = new Node(result, gradients.node(base), view);
             gradients.put(output);
@@ -323,6 +323,13 @@ public final class Tape implements AutoCloseable {
     private static Tensor open(Tensor tensor, String argument) {
         if (notNull(tensor, argument).isClosed()) {
             throw new IllegalStateException(argument + ": this tensor is closed");
+        }
+        return tensor;
+    }
+
+    private Tensor here(Tensor tensor, String argument) {
+        if (tensor.device() != device) {
+            throw new InvalidArgumentException(argument + ": on another device, expected that of the tape");
         }
         return tensor;
     }

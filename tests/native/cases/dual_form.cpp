@@ -1,0 +1,130 @@
+#include "reference/dual_form.h"
+
+#include "case.h"
+
+namespace dualform::test {
+namespace {
+
+class DeltaAccumulateCase : public Case {
+public:
+    void draw(Draw& d) override {
+        dtype = d.dtype;
+        d.until([&] { return (N_ = d.dim("N", 768)) * (O_ = d.dim("O")) * (I_ = d.dim("I")) <= 300000; });
+        accumulate_ = d.flag("accumulate");
+        input("e", {N_, O_}, d.data());
+        input("xp", {N_, I_}, d.data());
+        result("delta_w", {O_, I_}, accumulate_, accumulation_dtype(dtype));
+        forward_flops = 2.0 * static_cast<double>(N_ * O_ * I_);
+    }
+    df_status forward(const Handles& t) override { return df_delta_accumulate(t("delta_w"), t("e"), t("xp"), accumulate_); }
+    void expect(Values& v, bool exact) const override {
+        in_arithmetic(dtype, exact, [&](auto a) {
+            using A = typename decltype(a)::Type;
+            put(v, "delta_w", a, outer_products<A>(numbers<A>(v["e"]), numbers<A>(v["xp"]), N_, O_, I_), exact);
+        });
+    }
+
+private:
+    int64_t N_ = 0, O_ = 0, I_ = 0;
+    bool accumulate_ = false;
+};
+
+class DeltaApplyCase : public Case {
+public:
+    void draw(Draw& d) override {
+        dtype = d.dtype;
+        d.until([&] { return (M_ = d.dim("M")) * (O_ = d.dim("O")) * (I_ = d.dim("I")) <= 300000; });
+        input("x", {M_, I_}, d.data());
+        if (d.flag("w0")) input("w0", {O_, I_}, d.plain());
+        input("delta_w", {O_, I_}, d.plain(), accumulation_dtype(dtype));
+        output("out", {M_, O_});
+        forward_flops = 2.0 * static_cast<double>(M_ * O_ * I_);
+    }
+    df_status forward(const Handles& t) override { return df_delta_apply(t("out"), t("x"), t("w0"), t("delta_w")); }
+    void expect(Values& v, bool exact) const override {
+        in_arithmetic(dtype, exact, [&](auto a) {
+            using A = typename decltype(a)::Type;
+            std::vector<A> w = numbers<A>(v["delta_w"]);
+            const std::vector<A> w0 = numbers<A>(v, *this, "w0");
+            for (size_t i = 0; i < w0.size(); ++i) w[i] += w0[i];
+            put(v, "out", a, product<A>(numbers<A>(v["x"]), w, M_, I_, O_, true), exact);
+        });
+    }
+
+private:
+    int64_t M_ = 0, O_ = 0, I_ = 0;
+};
+
+class DualFormCase : public Case {
+public:
+    void draw(Draw& d) override {
+        dtype = d.dtype;
+        d.until([&] {
+            M_ = d.dim("M");
+            N_ = d.dim("N");
+            O_ = d.dim("O");
+            I_ = d.dim("I");
+            return (M_ + N_) * O_ * I_ + M_ * N_ * (O_ + I_) <= (d.differentiable ? 4000 : 300000);
+        });
+        form_ = static_cast<df_form>(d.below("form", 3));
+        const bool delta_w = d.flag("delta_w"), any = d.differentiable;
+        accumulate_ = !d.differentiable && d.flag("accumulate");
+        input("w0", {O_, I_}, d.plain());
+        input("e", {N_, O_}, d.data());
+        input("xp", {N_, I_}, d.plain());
+        input("x", {M_, I_}, d.data());
+        input("dout", {M_, O_}, d.plain());
+        output("out", {M_, O_});
+        if (delta_w) output("delta_w", {O_, I_}, accumulation_dtype(dtype));
+        arriving("out", "dout");
+        if (any || d.flag("dw0", 0.8)) {
+            result("dw0", {O_, I_}, accumulate_, d.either("dw0_acc"));
+            gradient("w0", "dw0");
+        }
+        if (any || d.flag("de", 0.8)) {
+            output("de", {N_, O_});
+            gradient("e", "de");
+        }
+        if (any || d.flag("dxp", 0.8)) {
+            output("dxp", {N_, I_});
+            gradient("xp", "dxp");
+        }
+        if (any || d.flag("dx", 0.8)) {
+            output("dx", {M_, I_});
+            gradient("x", "dx");
+        }
+        forward_flops = 2.0 * static_cast<double>((M_ + N_) * O_ * I_);
+        backward_flops = 2.0 * static_cast<double>((2 * M_ + 3 * N_) * O_ * I_);
+    }
+    df_status forward(const Handles& t) override { return df_dual_form_forward(t("out"), t("delta_w"), t("w0"), t("e"), t("xp"), t("x"), form_); }
+    df_status backward(const Handles& t) override {
+        return df_dual_form_backward(t("dw0"), t("de"), t("dxp"), t("dx"), t("dout"), t("w0"), t("e"), t("xp"), t("x"), form_, accumulate_);
+    }
+    void expect(Values& v, bool exact) const override {
+        in_arithmetic(dtype, exact, [&](auto a) {
+            using A = typename decltype(a)::Type;
+            const auto e = numbers<A>(v["e"]), xp = numbers<A>(v["xp"]), x = numbers<A>(v["x"]), dout = numbers<A>(v["dout"]);
+            const auto delta_w = outer_products<A>(e, xp, N_, O_, I_), G = outer_products<A>(dout, x, M_, O_, I_);
+            auto w = numbers<A>(v["w0"]);
+            for (size_t i = 0; i < w.size(); ++i) w[i] += delta_w[i];
+            put(v, "out", a, product<A>(x, w, M_, I_, O_, true), exact);
+            put(v, "delta_w", a, delta_w, exact);
+            put(v, "dw0", a, G, exact);
+            put(v, "de", a, product<A>(xp, G, N_, I_, O_, true), exact);
+            put(v, "dxp", a, product<A>(e, G, N_, O_, I_, false), exact);
+            put(v, "dx", a, product<A>(dout, w, M_, O_, I_, false), exact);
+        });
+    }
+
+private:
+    int64_t M_ = 0, N_ = 0, O_ = 0, I_ = 0;
+    df_form form_ = DF_FORM_AUTO;
+    bool accumulate_ = false;
+};
+
+const Registration delta_accumulate_case("delta_accumulate", [] { return std::unique_ptr<Case>(new DeltaAccumulateCase); });
+const Registration delta_apply_case("delta_apply", [] { return std::unique_ptr<Case>(new DeltaApplyCase); });
+const Registration dual_form_case("dual_form", [] { return std::unique_ptr<Case>(new DualFormCase); });
+
+}  // namespace
+}  // namespace dualform::test

@@ -1,0 +1,45 @@
+#include <chrono>
+#include <cstdio>
+
+#include "check.h"
+
+namespace dualform::test {
+
+// 24 ops in three dtypes: 75 cases of each make 5,400.
+constexpr int64_t kCasesPerDtype = 75;
+
+void check_parity(const Options& options, Report& report) {
+    Device device(options);
+    for (const auto& [name, make] : cases()) {
+        if (!options.wants(name)) continue;
+        for (const int dtype : options.dtypes()) {
+            double worst = 0;
+            int64_t done = 0;
+            const auto start = std::chrono::steady_clock::now();
+            const int64_t n = options.number(kCasesPerDtype);
+            for (int64_t i = 0; i < n; ++i) {
+                const uint64_t seed = options.seed + static_cast<uint64_t>(i);
+                Drawn d = draw_case(name, dtype, seed, false);
+                Fixture fixture(device, *d.op, d.values, options.placement(), seed);
+                const df_status status = call(*d.op, fixture.handles());
+                if (status == DF_UNSUPPORTED) {
+                    report.skip(name + " " + dtype_name(dtype) + " on " + options.backend, df_last_error(), n - i);
+                    break;
+                }
+                std::string failure = status == DF_OK ? fixture.damage() : df_last_error();
+                if (failure.empty()) {
+                    const Judgement j = judge_outputs(*d.op, d.values, fixture, seed);
+                    if (!(j.ratio <= worst)) worst = j.ratio;
+                    failure = j.failure;
+                }
+                ++done;
+                if (failure.empty()) report.pass();
+                else report.fail("%s %s --seed %llu (%s): %s", name.c_str(), dtype_name(dtype), static_cast<unsigned long long>(seed), d.text.c_str(), failure.c_str());
+            }
+            const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+            if (done > 0) std::printf("%-20s %-4s %5lld cases  worst error/tolerance %.3f  %.2f s\n", name.c_str(), dtype_name(dtype), static_cast<long long>(done), worst, seconds);
+        }
+    }
+}
+
+}  // namespace dualform::test

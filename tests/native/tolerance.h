@@ -1,0 +1,85 @@
+// The only tolerances of the native tests.
+//
+// reference: the op in float64, written plainly (reference/). naive: the same plain op in the candidate's dtype: inputs rounded to it, sums
+// in its accumulation type, taken pairwise, and values a plain op would store rounded to it.
+//   parity       max|candidate - reference| <= 2 max|naive - reference| + eps(dtype of the output) scale
+//   float64      max|candidate - reference| <= 1e-12 scale
+//   gradients    max|analytic - finite difference| <= 1e-7 scale
+//   identities   max|one way - the other way| <= 1e-12 scale
+// scale is the largest |reference|; for a gradient at least the largest incoming gradient, and for a logarithm at least 1 (an exact zero
+// must not divide by nothing).
+// The largest error of one naive run is itself a matter of luck: few numbers can be exact, and with a large mean one row decides. So the
+// naive error, relative to scale, is the worst over kNaiveDraws draws of the values (same shapes, options and distributions).
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "dualform/df.h"
+
+namespace dualform::test {
+
+constexpr double kFloat64Tolerance = 1e-12;
+constexpr double kGradientTolerance = 1e-7;
+constexpr double kIdentityTolerance = 1e-12;
+constexpr int64_t kNaiveDraws = 8;
+
+/// Distance between 1 and the next number.
+inline double epsilon(int dtype) {
+    switch (dtype) {
+        case DF_F32: return 0x1p-23;
+        case DF_BF16: return 0x1p-7;
+        case DF_F64: return 0x1p-52;
+        default: return 0;
+    }
+}
+
+/// 0 where both are the same (infinities and NaN too); NaN where only one is NaN.
+inline double distance(double a, double b) {
+    if (a == b || (a != a && b != b)) return 0;
+    return std::fabs(a - b);
+}
+
+/// Largest distance; NaN and infinite distances win.
+inline double largest_distance(const std::vector<double>& a, const std::vector<double>& b, int64_t* where = nullptr) {
+    double worst = 0;
+    for (size_t i = 0; i < a.size(); ++i) {
+        const double d = distance(a[i], b[i]);
+        if (d <= worst) continue;
+        worst = d;
+        if (where != nullptr) *where = static_cast<int64_t>(i);
+        if (d != d) break;
+    }
+    return worst;
+}
+
+/// Largest finite magnitude.
+inline double largest_magnitude(const std::vector<double>& a) {
+    double m = 0;
+    for (const double x : a)
+        if (std::isfinite(x) && std::fabs(x) > m) m = std::fabs(x);
+    return m;
+}
+
+struct Verdict {
+    double error, tolerance;
+    bool pass;
+    double ratio;
+};
+
+/// Written so that NaN fails.
+inline Verdict judge(double error, double tolerance) {
+    const bool pass = !(error != error) && error <= tolerance;
+    const double ratio = error == 0 ? 0 : tolerance > 0 ? error / tolerance : std::numeric_limits<double>::infinity();
+    return {error, tolerance, pass, ratio};
+}
+
+inline double parity_tolerance(int dtype, double naive_relative_error, double scale) {
+    if (dtype == DF_I32) return 0;
+    if (dtype == DF_F64) return kFloat64Tolerance * scale;
+    return (2 * naive_relative_error + epsilon(dtype)) * scale;
+}
+
+}  // namespace dualform::test
