@@ -31,10 +31,12 @@ __global__ void cross_entropy_count(Loss p) {
 /// before it overwrites them.
 __global__ void __launch_bounds__(kThreads) cross_entropy_row(Loss p) {
     __shared__ float warp_largest[kThreads / kWarp];
+    __shared__ int32_t row_target; /* read once: every thread of the block takes the same path */
     const int64_t n = blockIdx.x;
-    const int32_t target = p.targets[n];
-    const bool ignored = target == p.ignored;
-    if (ignored) {
+    if (threadIdx.x == 0) row_target = p.targets[n];
+    __syncthreads();
+    const int32_t target = row_target;
+    if (target == p.ignored || !within(target, p.vocabulary)) {
         if (threadIdx.x == 0) p.losses[n] = 0;
         if (p.dlogits)
             for (int64_t v = threadIdx.x; v < p.vocabulary; v += kThreads) p.dlogits.store(n * p.dlogits_row + v, 0.0f);

@@ -18,7 +18,7 @@ __global__ void first_bad_id(unsigned long long* first, const int32_t* ids, Walk
         int64_t at[1];
         walk.offsets(i, at);
         const int32_t id = ids[at[0]];
-        if ((id < 0 || id >= limit) && !(may_ignore && id == ignored)) atomicMin(first, static_cast<unsigned long long>(i));
+        if (!within(id, limit) && !(may_ignore && id == ignored)) atomicMin(first, static_cast<unsigned long long>(i));
     }
 }
 
@@ -26,14 +26,15 @@ struct Embedding {
     Floats out, wte, wpe;
     const int32_t* ids;
     int64_t out_b, out_t, ids_b, wte_row, wpe_row;
-    int64_t batch, time, columns, position;
+    int64_t batch, time, columns, position, vocabulary;
 };
 
 __global__ void embedding_forward_elements(Embedding p) {
     const int64_t count = p.batch * p.time * p.columns;
     for (int64_t i = first_element(); i < count; i += element_stride()) {
         const int64_t c = i % p.columns, t = i / p.columns % p.time, b = i / p.columns / p.time;
-        float value = p.wte.load(p.ids[b * p.ids_b + t] * p.wte_row + c);
+        const int32_t id = p.ids[b * p.ids_b + t];
+        float value = within(id, p.vocabulary) ? p.wte.load(id * p.wte_row + c) : 0.0f;
         if (p.wpe) value += p.wpe.load((p.position + t) * p.wpe_row + c);
         p.out.store(b * p.out_b + t * p.out_t + c, value);
     }
@@ -43,7 +44,7 @@ struct EmbeddingGradient {
     Floats dwte, dwpe, dout;
     const int32_t* ids;
     int64_t dout_b, dout_t, ids_b, dwte_row, dwpe_row;
-    int64_t batch, time, columns, position, positions;
+    int64_t batch, time, columns, position, positions, vocabulary;
     bool accumulate;
     __device__ int32_t id(int64_t n) const { return ids[n / time * ids_b + n % time]; }
     __device__ float at(int64_t n, int64_t c) const { return dout.load(n / time * dout_b + n % time * dout_t + c); }
@@ -57,6 +58,7 @@ __global__ void __launch_bounds__(kThreads) embedding_backward_tokens(EmbeddingG
     const int64_t n = blockIdx.x / column_blocks, tokens = p.batch * p.time;
     const int64_t c = blockIdx.x % column_blocks * kThreads + threadIdx.x;
     const int32_t id = p.id(n);
+    const bool owns = c < p.columns && within(id, p.vocabulary);
     if (threadIdx.x == 0) earlier = 0;
     __syncthreads();
     for (int64_t k = threadIdx.x; k < n; k += kThreads)
@@ -68,11 +70,11 @@ __global__ void __launch_bounds__(kThreads) embedding_backward_tokens(EmbeddingG
         __syncthreads();
         window[threadIdx.x] = k0 + threadIdx.x < tokens ? p.id(k0 + threadIdx.x) : -1;
         __syncthreads();
-        if (c < p.columns)
+        if (owns)
             for (int k = 0; k < kThreads; ++k)
                 if (window[k] == id) sum += p.at(k0 + k, c);
     }
-    if (c >= p.columns) return;
+    if (!owns) return;
     const int64_t at = id * p.dwte_row + c;
     p.dwte.store(at, p.accumulate ? p.dwte.load(at) + sum : sum);
 }
@@ -147,6 +149,7 @@ int embedding_forward(const Call& call, const df_embedding_args* args) {
     p.time = args->ids->shape[1];
     p.columns = last_dim(args->out);
     p.position = args->position;
+    p.vocabulary = args->wte->shape[0];
     return launch(call, "embedding_forward_elements", element_blocks(numel(args->out), kThreads), kThreads, 0, embedding_forward_elements,
                   p);
 }
@@ -169,12 +172,11 @@ int embedding_backward(const Call& call, const df_embedding_args* args) {
     p.position = args->position;
     p.accumulate = args->accumulate != 0;
     if (args->dwte != nullptr) {
-        const int64_t vocabulary = args->dwte->shape[0];
-        if (const int status = check_ids(call, args->ids, {"ids", vocabulary, false, 0})) return status;
+        p.vocabulary = args->dwte->shape[0];
+        if (const int status = check_ids(call, args->ids, {"ids", p.vocabulary, false, 0})) return status;
         if (!p.accumulate)
-            if (const int status = launch(call, "zero_rows", element_blocks(vocabulary * p.columns, kThreads), kThreads, 0, zero_rows,
-                                          p.dwte, vocabulary,
-                                          p.columns, p.dwte_row))
+            if (const int status = launch(call, "zero_rows", element_blocks(p.vocabulary * p.columns, kThreads), kThreads, 0, zero_rows,
+                                          p.dwte, p.vocabulary, p.columns, p.dwte_row))
                 return status;
         const int64_t column_blocks = ceil_div(p.columns, kThreads);
         if (const int status = launch(call, "embedding_backward_tokens", p.batch * p.time * column_blocks, kThreads, 0,

@@ -1,4 +1,4 @@
-// Ids checked on the device before anything is written: the one place where an op waits for the device.
+// Ids checked on the device before anything is written, the one place where an op waits for the device, and again where they are used.
 #pragma once
 
 #include "queue.h"
@@ -13,5 +13,8 @@ struct IdRange {
     int32_t ignored;
 };
 int check_ids(const Call& call, const df_view* ids, const IdRange& range);
+
+/// Asked by a kernel of the id it has read: memory that changes after check_ids must not make it reach outside a table.
+__device__ inline bool within(int32_t id, int64_t limit) { return id >= 0 && id < limit; }
 
 }  // namespace dualform::cuda

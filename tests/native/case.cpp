@@ -17,7 +17,8 @@ int64_t Draw::choose(const char* name, const std::function<int64_t()>& draw) {
 int64_t Draw::dim(const char* name, int64_t max) {
     return choose(name, [&] {
         for (;;) {
-            const int64_t n = differentiable ? random.one_of({1, 2, 3, 4, 5, 7}) : random.one_of({1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 127, 129});
+            const int64_t n = differentiable ? random.one_of({1, 2, 3, 4, 5, 7})
+                                             : random.one_of({1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 127, 129});
             if (n <= max) return n;
         }
     });

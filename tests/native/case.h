@@ -34,11 +34,11 @@ struct Tensor {
     Role role;
     int dtype;
     Shape shape;
-    Distribution values;      // of inputs and updated tensors
-    bool is_gradient = false; // judged relative to the incoming gradient too
-    double least_scale = 0;   // 1 for logarithms
-    std::string same_as;      // in place: the memory of another tensor
-    int fused = 0;            // tensors of one number above 0 are slices of one fused tensor
+    Distribution values;       // of inputs and updated tensors
+    bool is_gradient = false;  // judged relative to the incoming gradient too
+    double least_scale = 0;    // 1 for logarithms
+    std::string same_as;       // in place: the memory of another tensor
+    int fused = 0;             // tensors of one number above 0 are slices of one fused tensor
 };
 
 /// Values by tensor name.
@@ -81,13 +81,15 @@ public:
     template <class F>
     void until(F&& attempt) {
         do options_.clear();
-        while (!attempt() && given_.empty());
+        while (!attempt() && !sizes_given());
     }
     std::string text() const;
     bool is_given() const { return !given_.empty(); }
 
 private:
     int64_t choose(const char* name, const std::function<int64_t()>& draw);
+    /// More is given than the kind of case: what is drawn is taken as it comes.
+    bool sizes_given() const { return given_.size() > given_.count("large"); }
     std::map<std::string, int64_t> given_;
     std::vector<std::pair<std::string, int64_t>> options_;
 };
@@ -121,13 +123,18 @@ public:
     const Tensor* find(const std::string& name) const;
 
 protected:
-    Tensor& input(const char* name, Shape shape, Distribution values) { return add(name, Role::kInput, dtype, std::move(shape), std::move(values)); }
-    Tensor& input(const char* name, Shape shape, Distribution values, int type) { return add(name, Role::kInput, type, std::move(shape), std::move(values)); }
+    Tensor& input(const char* name, Shape shape, Distribution values) {
+        return add(name, Role::kInput, dtype, std::move(shape), std::move(values));
+    }
+    Tensor& input(const char* name, Shape shape, Distribution values, int type) {
+        return add(name, Role::kInput, type, std::move(shape), std::move(values));
+    }
     Tensor& output(const char* name, Shape shape) { return add(name, Role::kOutput, dtype, std::move(shape), nullptr); }
     Tensor& output(const char* name, Shape shape, int type) { return add(name, Role::kOutput, type, std::move(shape), nullptr); }
     /// Adds to what is there when accumulate, else assigns.
     Tensor& result(const char* name, Shape shape, bool accumulate, int type) {
-        return accumulate ? add(name, Role::kUpdated, type, std::move(shape), [](Random& r) { return r.normal(); }) : output(name, std::move(shape), type);
+        return accumulate ? add(name, Role::kUpdated, type, std::move(shape), [](Random& r) { return r.normal(); })
+                          : output(name, std::move(shape), type);
     }
     /// Names the gradient of an input, or the gradient that arrives at an output.
     void gradient(const char* of, const char* name);

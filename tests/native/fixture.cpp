@@ -13,7 +13,9 @@ size_t element_size(int dtype) { return dtype == DF_BF16 ? 2 : dtype == DF_F64 ?
 
 void encode(int dtype, double value, unsigned char* to) {
     switch (dtype) {
-        case DF_F64: std::memcpy(to, &value, 8); break;
+        case DF_F64:
+            std::memcpy(to, &value, 8);
+            break;
         case DF_I32: {
             const int32_t i = static_cast<int32_t>(value);
             std::memcpy(to, &i, 4);
@@ -61,7 +63,8 @@ namespace {
 
 /// NaN with a payload that no computation gives (negative as an id).
 void canary(int dtype, unsigned char* to) {
-    static const unsigned char f32[] = {0x5a, 0xa5, 0xc5, 0xff}, bf16[] = {0xe5, 0xff}, f64[] = {0x5a, 0xa5, 0x5a, 0xa5, 0x5a, 0xa5, 0xf8, 0xff};
+    static const unsigned char f32[] = {0x5a, 0xa5, 0xc5, 0xff}, bf16[] = {0xe5, 0xff},
+                               f64[] = {0x5a, 0xa5, 0x5a, 0xa5, 0x5a, 0xa5, 0xf8, 0xff};
     const unsigned char* bits = dtype == DF_BF16 ? bf16 : dtype == DF_F64 ? f64 : f32;
     std::memcpy(to, bits, element_size(dtype));
 }
@@ -231,7 +234,8 @@ std::vector<unsigned char> Fixture::output_bits() const {
         const std::vector<unsigned char> bytes = block_bytes(b);
         const size_t size = element_size(b.dtype);
         for (int64_t i = 0; i < b.elements; ++i)
-            if (b.writable[static_cast<size_t>(i)]) bits.insert(bits.end(), &bytes[static_cast<size_t>(i) * size], &bytes[static_cast<size_t>(i) * size] + size);
+            if (b.writable[static_cast<size_t>(i)])
+                bits.insert(bits.end(), &bytes[static_cast<size_t>(i) * size], &bytes[static_cast<size_t>(i) * size] + size);
     }
     return bits;
 }

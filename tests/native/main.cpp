@@ -1,5 +1,6 @@
 // df_tests: the native checks over the C ABI.
-//   df_tests [--check NAME] [--backend cpu|cuda|cuda-emulated] [--plugin PATH] [--op NAME] [--dtype F32|BF16|F64] [--cases N] [--seed N] [--threads N]
+//   df_tests [--check NAME] [--backend cpu|cuda|cuda-emulated] [--plugin PATH] [--op NAME] [--dtype F32|BF16|F64] [--cases N] [--seed N]
+//   [--threads N]
 //            [--exact-heap] [--T N] [--list]
 // Exit code 0: all passed; 1: something failed; 77: everything was skipped.
 #include <cstdio>
@@ -55,19 +56,28 @@ int main(int argc, char** argv) {
         }
         if (i + 1 == argc) return usage((flag + " needs a value").c_str());
         const std::string value = argv[++i];
-        if (flag == "--check") options.check = value;
-        else if (flag == "--backend") options.backend = value;
-        else if (flag == "--plugin") options.plugin = value;
-        else if (flag == "--op") options.op = value;
-        else if (flag == "--cases") options.cases = std::atoll(value.c_str());
-        else if (flag == "--seed") options.seed = std::strtoull(value.c_str(), nullptr, 10);
-        else if (flag == "--threads") options.threads = std::atoi(value.c_str());
-        else if (flag == "--T") options.T = std::atoll(value.c_str());
+        if (flag == "--check")
+            options.check = value;
+        else if (flag == "--backend")
+            options.backend = value;
+        else if (flag == "--plugin")
+            options.plugin = value;
+        else if (flag == "--op")
+            options.op = value;
+        else if (flag == "--cases")
+            options.cases = std::atoll(value.c_str());
+        else if (flag == "--seed")
+            options.seed = std::strtoull(value.c_str(), nullptr, 10);
+        else if (flag == "--threads")
+            options.threads = std::atoi(value.c_str());
+        else if (flag == "--T")
+            options.T = std::atoll(value.c_str());
         else if (flag == "--dtype") {
             for (const int d : {DF_F32, DF_BF16, DF_F64})
                 if (value == dtype_name(d)) options.dtype = d;
             if (options.dtype < 0) return usage("--dtype is F32, BF16 or F64");
-        } else return usage((flag + " is unknown").c_str());
+        } else
+            return usage((flag + " is unknown").c_str());
     }
     if (!options.op.empty() && cases().count(options.op) == 0) return usage((options.op + " is no op").c_str());
     const Check* check = nullptr;

@@ -8,8 +8,6 @@
 //   identities   max|one way - the other way| <= 1e-12 scale
 // scale is the largest |reference|; for a gradient at least the largest incoming gradient, and for a logarithm at least 1 (an exact zero
 // must not divide by nothing).
-// The largest error of one naive run is itself a matter of luck: few numbers can be exact, and with a large mean one row decides. So the
-// naive error, relative to scale, is the worst over kNaiveDraws draws of the values (same shapes, options and distributions).
 #pragma once
 
 #include <cmath>
@@ -24,15 +22,18 @@ namespace dualform::test {
 constexpr double kFloat64Tolerance = 1e-12;
 constexpr double kGradientTolerance = 1e-7;
 constexpr double kIdentityTolerance = 1e-12;
-constexpr int64_t kNaiveDraws = 8;
 
 /// Distance between 1 and the next number.
 inline double epsilon(int dtype) {
     switch (dtype) {
-        case DF_F32: return 0x1p-23;
-        case DF_BF16: return 0x1p-7;
-        case DF_F64: return 0x1p-52;
-        default: return 0;
+        case DF_F32:
+            return 0x1p-23;
+        case DF_BF16:
+            return 0x1p-7;
+        case DF_F64:
+            return 0x1p-52;
+        default:
+            return 0;
     }
 }
 

@@ -40,7 +40,9 @@ DF_API df_status df_attention_forward(df_tensor* out, df_tensor* lse, const df_t
 
 /** Gradients of attention. With delta_t = dout_t . out_t and dP[t,s] = dout_t . v_s,  dS = P (dP - delta):
  *    dq_t = scale sum_s dS[t,s] k_s,   dk_s = scale sum_t dS[t,s] q_t,   dv_s = sum_t P[t,s] dout_t   (dk, dv summed over the head group)
- *  Assigns dq dk dv, shaped like q k v; keys that no query sees get 0 exactly. out and lse as saved by forward. */
+ *  Assigns dq dk dv, shaped like q k v; keys that no query sees get 0 exactly. out and lse as saved by forward.
+ *  P[t,s] is recomputed as exp(scale q_t . k_s - lse_t): where scores are so large that lse_t rounds to the largest of them (tied scores
+ *  near the dtype's largest number, for instance), the P[t,s] of a row do not sum to 1. That is inherent in saving lse alone. */
 DF_API df_status df_attention_backward(df_tensor* dq, df_tensor* dk, df_tensor* dv, const df_tensor* dout, const df_tensor* q,
                                        const df_tensor* k, const df_tensor* v, const df_tensor* out, const df_tensor* lse,
                                        const df_tensor* lengths, double scale, int causal);
@@ -139,7 +141,8 @@ DF_API df_status df_bias_gelu_backward(df_tensor* dx, df_tensor* dbias, const df
 /** out[b,t] = wte[ids[b,t]] + wpe[position + t].   out (B,T,C)  ids (B,T) I32  wte (V,C)  wpe (P,C) (optional), position + T <= P.
  *  An id outside 0..V-1 is DF_INVALID_ARGUMENT with its place, and out is not written. */
 DF_API df_status df_embedding_forward(df_tensor* out, const df_tensor* ids, const df_tensor* wte, const df_tensor* wpe, int64_t position);
-/** dwte (V,C) (optional), dwpe (P,C) (optional): sums of dout rows, in a fixed order; assign (other rows 0) or add when accumulate. */
+/** dwte (V,C) (optional), dwpe (P,C) (optional): sums of dout rows, in a fixed order; assign (other rows 0) or add when accumulate.
+ *  dwte and dwpe: each the dtype of dout or acc. */
 DF_API df_status df_embedding_backward(df_tensor* dwte, df_tensor* dwpe, const df_tensor* dout, const df_tensor* ids, int64_t position,
                                        int accumulate);
 

@@ -1,4 +1,5 @@
 // Argument checks of elementwise ops, reductions, optimizer steps and random fills.
+#include <float.h>
 #include <math.h>
 
 #include "api/arguments.h"
@@ -52,6 +53,13 @@ void check_finite(const Arguments& call, const char* name, double value) {
     if (!isfinite(value)) call.refuse("%s: %g, expected a finite number", name, value);
 }
 
+/// A finite number that out's dtype can hold.
+void check_holds(const Arguments& call, const char* name, double value, const df_view& out) {
+    const double largest = out.dtype == DF_F64 ? DBL_MAX : out.dtype == DF_F32 ? double(FLT_MAX) : 0x1.fep127;
+    if (!(fabs(value) <= largest))
+        call.refuse("%s: %g, expected a finite number within +-%g (%s)", name, value, largest, dtype_name(out.dtype));
+}
+
 /// Parameter, its gradient and its state: param decides the call's dtype.
 void parameter(Arguments& call, df_optimizer_args& args, df_tensor* param, df_tensor* master, const df_tensor* grad, const df_tensor* scale) {
     args.param = call.output("param", param);
@@ -68,10 +76,11 @@ df_status random_fill(df_tensor* out, uint64_t seed, uint64_t offset, double a, 
         Arguments call(normal ? "random-normal" : "random-uniform");
         df_random_args args = {};
         args.out = call.output("out", out);
-        check_finite(call, normal ? "mean" : "lo", a);
-        check_finite(call, normal ? "std" : "hi", b);
+        check_holds(call, normal ? "mean" : "lo", a, *args.out);
+        check_holds(call, normal ? "std" : "hi", b, *args.out);
         if (normal && b < 0) call.refuse("std: %g, expected at least 0", b);
         if (!normal && !(a < b)) call.refuse("hi: %g, expected above lo = %g", b, a);
+        if (!normal && !isfinite(b - a)) call.refuse("hi: %g, expected hi - lo to be finite (lo = %g)", b, a);
         args.seed = seed;
         args.offset = offset;
         args.a = a;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <algorithm>
 #include <new>
 #include <thread>
 
@@ -82,9 +83,9 @@ const InstructionSet* choose(df_error* error) {
 int usable_cpus() {
     cpu_set_t set;
     CPU_ZERO(&set);
-    if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
-    const unsigned n = std::thread::hardware_concurrency();
-    return n == 0 ? 1 : static_cast<int>(n);
+    const bool known = sched_getaffinity(0, sizeof set, &set) == 0;
+    const int n = known ? CPU_COUNT(&set) : static_cast<int>(std::thread::hardware_concurrency());  // 0: unknown
+    return std::clamp(n, 1, kMaxThreads);
 }
 
 int device_count(int* count, df_error*) {

@@ -13,16 +13,20 @@ public:
 
     void draw(Draw& d) override {
         dtype = d.dtype;
-        const int64_t affordable = d.differentiable ? 4000 : 300000;
+        // In F32 and BF16 the CPU computes up to 2^23 multiply-adds in double: large calls are those beyond.
+        const bool large = d.flag("large", 0);
+        const int64_t least = large ? 8388609 : 1, affordable = large ? 20000000 : d.differentiable ? 4000 : 300000;
         bool fused = false;
         d.until([&] {
             z_.B = d.dim("B", 4);
             z_.NKV = d.dim("NKV", 3);
             z_.NH = z_.NKV * d.dim("group", 4);
-            z_.T = d.dim("T");
-            z_.S = d.flag("self") ? z_.T : d.dim("S");
-            z_.HS = d.differentiable ? d.dim("HS", 7) : d.one_of("HS", {1, 2, 3, 5, 8, 16, 31, 33, 40, 59, 64, 80, 96, 127, 128, 129, 192, 255, 256});
-            return z_.B * z_.NH * z_.T * z_.S * z_.HS <= affordable;
+            z_.T = large ? d.one_of("T", {2, 65, 129, 200, 257, 300, 511}) : d.dim("T");
+            z_.S = d.flag("self") ? z_.T : large ? d.one_of("S", {65, 129, 200, 257, 300, 511, 2049}) : d.dim("S");
+            z_.HS = d.differentiable ? d.dim("HS", 7)
+                                     : d.one_of("HS", {1, 2, 3, 5, 8, 16, 31, 33, 40, 59, 64, 80, 96, 127, 128, 129, 192, 255, 256});
+            const int64_t work = z_.B * z_.NH * z_.T * z_.S * z_.HS;
+            return least <= work && work <= affordable;
         });
         z_.causal = momentum_ || d.flag("causal", 0.7);
         fused = z_.T == z_.S && z_.NH == z_.NKV && d.flag("fused");
@@ -72,13 +76,15 @@ public:
 
     df_status forward(const Handles& t) override {
         if (!momentum_) return df_attention_forward(t("out"), t("lse"), t("q"), t("k"), t("v"), t("lengths"), z_.scale, z_.causal);
-        return df_momentum_attention_forward(t("out"), t("attn"), t("lse"), t("state_out"), t("q"), t("k"), t("v"), t("lengths"), t("eta"), t("state_in"), z_.scale);
+        return df_momentum_attention_forward(t("out"), t("attn"), t("lse"), t("state_out"), t("q"), t("k"), t("v"), t("lengths"), t("eta"),
+                                             t("state_in"), z_.scale);
     }
     df_status backward(const Handles& t) override {
         if (!momentum_)
-            return df_attention_backward(t("dq"), t("dk"), t("dv"), t("dout"), t("q"), t("k"), t("v"), t("out"), t("lse"), t("lengths"), z_.scale, z_.causal);
-        return df_momentum_attention_backward(t("dq"), t("dk"), t("dv"), t("deta"), t("dout"), t("q"), t("k"), t("v"), t("attn"), t("lse"), t("lengths"), t("eta"),
-                                              z_.scale, accumulate_);
+            return df_attention_backward(t("dq"), t("dk"), t("dv"), t("dout"), t("q"), t("k"), t("v"), t("out"), t("lse"), t("lengths"),
+                                         z_.scale, z_.causal);
+        return df_momentum_attention_backward(t("dq"), t("dk"), t("dv"), t("deta"), t("dout"), t("q"), t("k"), t("v"), t("attn"), t("lse"),
+                                              t("lengths"), t("eta"), z_.scale, accumulate_);
     }
     bool has_backward() const override { return backward_; }
 
@@ -87,8 +93,8 @@ public:
             using A = typename decltype(a)::Type;
             AttentionSizes z = z_;
             if (find("lengths")) z.lengths = v["lengths"];
-            const auto r = attention<A>(a, z, numbers<A>(v["q"]), numbers<A>(v["k"]), numbers<A>(v["v"]), numbers<A>(v, *this, "dout"), numbers<A>(v, *this, "eta"),
-                                        numbers<A>(v, *this, "state_in"));
+            const auto r = attention<A>(a, z, numbers<A>(v["q"]), numbers<A>(v["k"]), numbers<A>(v["v"]), numbers<A>(v, *this, "dout"),
+                                        numbers<A>(v, *this, "eta"), numbers<A>(v, *this, "state_in"));
             put(v, "out", a, r.out, exact);
             put(v, "attn", a, r.attn, exact);
             put(v, "lse", a, r.lse, exact);

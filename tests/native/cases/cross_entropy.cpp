@@ -33,7 +33,9 @@ public:
         arriving("loss", "");
     }
     bool has_backward() const override { return false; }  // one call gives both
-    df_status forward(const Handles& t) override { return df_cross_entropy(t("loss"), t("losses"), t("dlogits"), t("logits"), t("targets"), ignore_); }
+    df_status forward(const Handles& t) override {
+        return df_cross_entropy(t("loss"), t("losses"), t("dlogits"), t("logits"), t("targets"), ignore_);
+    }
     void expect(Values& v, bool exact) const override {
         in_arithmetic(dtype, exact, [&](auto a) {
             using A = typename decltype(a)::Type;
@@ -51,9 +53,11 @@ public:
                 const A sum = pairwise_sum<A>(V_, [&](int64_t i) { return std::exp(x[i] - highest); });
                 losses[static_cast<size_t>(n)] = highest + std::log(sum) - x[target];
                 for (int64_t i = 0; i < V_; ++i)
-                    dlogits[static_cast<size_t>(n * V_ + i)] = (a.stored(std::exp(x[i] - highest) / sum) - (i == target ? 1 : 0)) / static_cast<A>(counted);
+                    dlogits[static_cast<size_t>(n * V_ + i)] =
+                        (a.stored(std::exp(x[i] - highest) / sum) - (i == target ? 1 : 0)) / static_cast<A>(counted);
             }
-            if (counted > 0) loss[0] = pairwise_sum<A>(N_, [&](int64_t n) { return losses[static_cast<size_t>(n)]; }) / static_cast<A>(counted);
+            if (counted > 0)
+                loss[0] = pairwise_sum<A>(N_, [&](int64_t n) { return losses[static_cast<size_t>(n)]; }) / static_cast<A>(counted);
             put(v, "loss", a, loss, exact);
             put(v, "losses", a, losses, exact);
             put(v, "dlogits", a, dlogits, exact);

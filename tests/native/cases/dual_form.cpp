@@ -96,7 +96,9 @@ public:
         forward_flops = 2.0 * static_cast<double>((M_ + N_) * O_ * I_);
         backward_flops = 2.0 * static_cast<double>((2 * M_ + 3 * N_) * O_ * I_);
     }
-    df_status forward(const Handles& t) override { return df_dual_form_forward(t("out"), t("delta_w"), t("w0"), t("e"), t("xp"), t("x"), form_); }
+    df_status forward(const Handles& t) override {
+        return df_dual_form_forward(t("out"), t("delta_w"), t("w0"), t("e"), t("xp"), t("x"), form_);
+    }
     df_status backward(const Handles& t) override {
         return df_dual_form_backward(t("dw0"), t("de"), t("dxp"), t("dx"), t("dout"), t("w0"), t("e"), t("xp"), t("x"), form_, accumulate_);
     }

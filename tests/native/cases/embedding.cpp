@@ -37,7 +37,9 @@ public:
     }
     bool has_backward() const override { return true; }
     df_status forward(const Handles& t) override { return df_embedding_forward(t("out"), t("ids"), t("wte"), t("wpe"), position_); }
-    df_status backward(const Handles& t) override { return df_embedding_backward(t("dwte"), t("dwpe"), t("dout"), t("ids"), position_, accumulate_); }
+    df_status backward(const Handles& t) override {
+        return df_embedding_backward(t("dwte"), t("dwpe"), t("dout"), t("ids"), position_, accumulate_);
+    }
     void expect(Values& v, bool exact) const override {
         in_arithmetic(dtype, exact, [&](auto a) {
             using A = typename decltype(a)::Type;
@@ -57,11 +59,13 @@ public:
             for (int64_t c = 0; c < C_; ++c) {
                 for (int64_t id = 0; id < V_; ++id) {
                     const std::vector<int64_t>& at = places[static_cast<size_t>(id)];
-                    dwte[static_cast<size_t>(id * C_ + c)] =
-                        pairwise_sum<A>(static_cast<int64_t>(at.size()), [&](int64_t i) { return dout[static_cast<size_t>(at[static_cast<size_t>(i)] * C_ + c)]; });
+                    dwte[static_cast<size_t>(id * C_ + c)] = pairwise_sum<A>(static_cast<int64_t>(at.size()), [&](int64_t i) {
+                        return dout[static_cast<size_t>(at[static_cast<size_t>(i)] * C_ + c)];
+                    });
                 }
                 for (int64_t t = 0; t < T_; ++t)
-                    dwpe[static_cast<size_t>((position_ + t) * C_ + c)] = pairwise_sum<A>(B_, [&](int64_t b) { return dout[static_cast<size_t>((b * T_ + t) * C_ + c)]; });
+                    dwpe[static_cast<size_t>((position_ + t) * C_ + c)] =
+                        pairwise_sum<A>(B_, [&](int64_t b) { return dout[static_cast<size_t>((b * T_ + t) * C_ + c)]; });
             }
             put(v, "out", a, out, exact);
             put(v, "dwte", a, dwte, exact);

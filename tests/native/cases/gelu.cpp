@@ -11,7 +11,8 @@ A gelu(A u, df_gelu kind) {
 
 template <class A>
 A gelu_slope(A u, df_gelu kind) {
-    if (kind == DF_GELU_EXACT) return (1 + std::erf(u / std::sqrt(A(2)))) / 2 + u * std::exp(-u * u / 2) * static_cast<A>(1 / std::sqrt(2 * M_PI));
+    if (kind == DF_GELU_EXACT)
+        return (1 + std::erf(u / std::sqrt(A(2)))) / 2 + u * std::exp(-u * u / 2) * static_cast<A>(1 / std::sqrt(2 * M_PI));
     const A c = static_cast<A>(std::sqrt(2 / M_PI)), d = static_cast<A>(0.044715);
     const A t = std::tanh(c * (u + d * u * u * u));
     return (1 + t) / 2 + u / 2 * (1 - t * t) * c * (1 + 3 * d * u * u);
@@ -46,7 +47,9 @@ public:
         }
     }
     df_status forward(const Handles& t) override { return df_bias_gelu_forward(t("out"), t("x"), t("bias"), kind_); }
-    df_status backward(const Handles& t) override { return df_bias_gelu_backward(t("dx"), t("dbias"), t("dout"), t("x"), t("bias"), kind_, accumulate_); }
+    df_status backward(const Handles& t) override {
+        return df_bias_gelu_backward(t("dx"), t("dbias"), t("dout"), t("x"), t("bias"), kind_, accumulate_);
+    }
     void expect(Values& v, bool exact) const override {
         in_arithmetic(dtype, exact, [&](auto a) {
             using A = typename decltype(a)::Type;
@@ -57,7 +60,8 @@ public:
                 out[i] = gelu(u, kind_);
                 dx[i] = dout[i] * gelu_slope(u, kind_);
             }
-            for (int64_t c = 0; c < C_; ++c) dbias.push_back(pairwise_sum<A>(N_, [&](int64_t n) { return dx[static_cast<size_t>(n * C_ + c)]; }));
+            for (int64_t c = 0; c < C_; ++c)
+                dbias.push_back(pairwise_sum<A>(N_, [&](int64_t n) { return dx[static_cast<size_t>(n * C_ + c)]; }));
             put(v, "out", a, out, exact);
             put(v, "dx", a, dx, exact);
             put(v, "dbias", a, dbias, exact);

@@ -15,7 +15,8 @@ public:
         });
         // For differences: the step must be small beside the deviation that eps leaves at least.
         eps_ = d.differentiable ? 0.1 : d.flag("large_eps", 0.3) ? 1e-2 : 1e-5;
-        const bool residual = d.flag("residual"), sum = residual || d.flag("sum"), dsum = sum && d.flag("dsum"), parameters = d.differentiable || d.flag("dweight", 0.8);
+        const bool residual = d.flag("residual"), sum = residual || d.flag("sum"), dsum = sum && d.flag("dsum"),
+                   parameters = d.differentiable || d.flag("dweight", 0.8);
         accumulate_ = !d.differentiable && d.flag("accumulate");
         const bool in_place = dsum && !d.differentiable && d.flag("in_place", 0.3);
         const Shape x = {B_, N_, C_}, rows = {B_ * N_};
@@ -51,13 +52,14 @@ public:
         return df_residual_layernorm_forward(t("sum"), t("out"), t("mean"), t("rstd"), t("x"), t("residual"), t("weight"), t("bias"), eps_);
     }
     df_status backward(const Handles& t) override {
-        return df_residual_layernorm_backward(t("dx"), t("dweight"), t("dbias"), t("dout"), t("dsum"), find("sum") ? t("sum") : t("x"), t("weight"), t("mean"), t("rstd"),
-                                              accumulate_);
+        return df_residual_layernorm_backward(t("dx"), t("dweight"), t("dbias"), t("dout"), t("dsum"), find("sum") ? t("sum") : t("x"),
+                                              t("weight"), t("mean"), t("rstd"), accumulate_);
     }
     void expect(Values& v, bool exact) const override {
         in_arithmetic(dtype, exact, [&](auto a) {
             using A = typename decltype(a)::Type;
-            const auto x = numbers<A>(v["x"]), residual = numbers<A>(v, *this, "residual"), weight = numbers<A>(v["weight"]), bias = numbers<A>(v["bias"]);
+            const auto x = numbers<A>(v["x"]), residual = numbers<A>(v, *this, "residual"), weight = numbers<A>(v["weight"]),
+                       bias = numbers<A>(v["bias"]);
             const auto dout = numbers<A>(v["dout"]), dsum = numbers<A>(v, *this, "dsum");
             const int64_t rows = B_ * N_;
             const A C = static_cast<A>(C_);
@@ -83,7 +85,8 @@ public:
                 }
             }
             for (int64_t c = 0; c < C_; ++c) {
-                dweight.push_back(pairwise_sum<A>(rows, [&](int64_t n) { return dout[static_cast<size_t>(n * C_ + c)] * h[static_cast<size_t>(n * C_ + c)]; }));
+                dweight.push_back(pairwise_sum<A>(
+                    rows, [&](int64_t n) { return dout[static_cast<size_t>(n * C_ + c)] * h[static_cast<size_t>(n * C_ + c)]; }));
                 dbias.push_back(pairwise_sum<A>(rows, [&](int64_t n) { return dout[static_cast<size_t>(n * C_ + c)]; }));
             }
             put(v, "sum", a, sum, exact);

@@ -12,7 +12,8 @@ public:
             B_ = d.dim("B", 4);
             NH_ = d.dim("NH", 4);
             T_ = d.dim("T");
-            HS_ = d.differentiable ? d.dim("HS", 7) : d.one_of("HS", {1, 2, 3, 5, 8, 16, 31, 33, 40, 59, 64, 80, 96, 127, 128, 129, 192, 255, 256});
+            HS_ = d.differentiable ? d.dim("HS", 7)
+                                   : d.one_of("HS", {1, 2, 3, 5, 8, 16, 31, 33, 40, 59, 64, 80, 96, 127, 128, 129, 192, 255, 256});
             return B_ * NH_ * T_ * HS_ * HS_ <= (d.differentiable ? 2000 : 400000);
         });
         const bool fused = d.flag("fused", 0.3), decay = d.flag("decay"), state_in = d.flag("state_in"), state_out = d.flag("state_out");
@@ -22,7 +23,9 @@ public:
         input("q", shape, d.data()).fused = fused ? 1 : 0;
         input("k", shape, d.plain()).fused = fused ? 1 : 0;
         input("v", shape, d.data()).fused = fused ? 1 : 0;
-        const Distribution decays = [](Random& r) { return r.chance(0.1) ? 1 : r.chance(0.1) ? 0 : r.chance(0.1) ? 1e-3 : r.uniform(0.2, 1); };
+        const Distribution decays = [](Random& r) {
+            return r.chance(0.1) ? 1 : r.chance(0.1) ? 0 : r.chance(0.1) ? 1e-3 : r.uniform(0.2, 1);
+        };
         const Distribution inner = [](Random& r) { return r.uniform(0.05, 0.95); };  // differences step to both sides
         if (decay) input("decay", {NH_}, d.differentiable ? inner : decays, d.either("decay_acc"));
         if (state_in) input("state_in", state, d.plain(), d.either("state_in_acc"));
@@ -57,14 +60,15 @@ public:
         return df_linear_attention_forward(t("out"), t("state_out"), t("q"), t("k"), t("v"), t("decay"), t("state_in"));
     }
     df_status backward(const Handles& t) override {
-        return df_linear_attention_backward(t("dq"), t("dk"), t("dv"), t("ddecay"), t("dstate_in"), t("dout"), t("dstate_out"), t("q"), t("k"), t("v"), t("decay"),
-                                            t("state_in"), accumulate_);
+        return df_linear_attention_backward(t("dq"), t("dk"), t("dv"), t("ddecay"), t("dstate_in"), t("dout"), t("dstate_out"), t("q"),
+                                            t("k"), t("v"), t("decay"), t("state_in"), accumulate_);
     }
     void expect(Values& v, bool exact) const override {
         in_arithmetic(dtype, exact, [&](auto a) {
             using A = typename decltype(a)::Type;
             const auto n = [&](const char* name) { return numbers<A>(v, *this, name); };
-            const auto r = linear_attention<A>(B_, T_, NH_, HS_, n("q"), n("k"), n("v"), n("decay"), n("state_in"), n("dout"), n("dstate_out"));
+            const auto r =
+                linear_attention<A>(B_, T_, NH_, HS_, n("q"), n("k"), n("v"), n("decay"), n("state_in"), n("dout"), n("dstate_out"));
             put(v, "out", a, r.out, exact);
             put(v, "state_out", a, r.state_out, exact);
             put(v, "dq", a, r.dq, exact);

@@ -44,7 +44,9 @@ public:
                     for (int64_t n = 0; n < N_; ++n) {
                         const A* a_i = &a[static_cast<size_t>(i * M_ * K_)];
                         const A* b_i = &b[static_cast<size_t>(shared_b_ ? 0 : i * K_ * N_)];
-                        A sum = pairwise_sum<A>(K_, [&](int64_t k) { return a_i[trans_a_ ? k * M_ + m : m * K_ + k] * b_i[trans_b_ ? n * K_ + k : k * N_ + n]; });
+                        A sum = pairwise_sum<A>(K_, [&](int64_t k) {
+                            return a_i[trans_a_ ? k * M_ + m : m * K_ + k] * b_i[trans_b_ ? n * K_ + k : k * N_ + n];
+                        });
                         if (!bias.empty()) sum += bias[static_cast<size_t>(n)];
                         out.push_back(sum);
                     }
@@ -78,7 +80,8 @@ public:
             using A = typename decltype(a)::Type;
             const auto dout = numbers<A>(v["dout"]);
             std::vector<A> dbias;
-            for (int64_t c = 0; c < C_; ++c) dbias.push_back(pairwise_sum<A>(B_ * N_, [&](int64_t n) { return dout[static_cast<size_t>(n * C_ + c)]; }));
+            for (int64_t c = 0; c < C_; ++c)
+                dbias.push_back(pairwise_sum<A>(B_ * N_, [&](int64_t n) { return dout[static_cast<size_t>(n * C_ + c)]; }));
             put(v, "dbias", a, dbias, exact);
         });
     }

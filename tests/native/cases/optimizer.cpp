@@ -20,7 +20,9 @@ public:
         in_arithmetic(dtype, exact, [&](auto a) {
             using A = typename decltype(a)::Type;
             const auto x = numbers<A>(v["x"]);
-            put(v, "sumsq", a, std::vector<A>{pairwise_sum<A>(M_ * N_, [&](int64_t i) { return x[static_cast<size_t>(i)] * x[static_cast<size_t>(i)]; })}, exact);
+            put(v, "sumsq", a,
+                std::vector<A>{pairwise_sum<A>(M_ * N_, [&](int64_t i) { return x[static_cast<size_t>(i)] * x[static_cast<size_t>(i)]; })},
+                exact);
         });
     }
 
@@ -72,7 +74,8 @@ protected:
     void replace(Values& v, const char* name, const std::vector<A>& x, bool exact) const {
         const Tensor* t = find(name);
         if (t == nullptr) return;
-        for (size_t i = 0; i < x.size(); ++i) v[name][i] = exact ? static_cast<double>(x[i]) : round_to(t->dtype, static_cast<double>(x[i]));
+        for (size_t i = 0; i < x.size(); ++i)
+            v[name][i] = exact ? static_cast<double>(x[i]) : round_to(t->dtype, static_cast<double>(x[i]));
     }
     double lr_ = 0, decay_ = 0;
 };
@@ -92,12 +95,14 @@ public:
             auto p = numbers<A>(v[find("master") ? "master" : "param"]), m = numbers<A>(v["m"]), v2 = numbers<A>(v["v"]);
             const auto grad = numbers<A>(v["grad"]);
             const A scale = find("scale") ? static_cast<A>(v["scale"][0]) : A(1), b1 = static_cast<A>(0.9), b2 = static_cast<A>(0.95);
-            const A m_hat = static_cast<A>(1 - std::pow(0.9, static_cast<double>(step_))), v_hat = static_cast<A>(1 - std::pow(0.95, static_cast<double>(step_)));
+            const A m_hat = static_cast<A>(1 - std::pow(0.9, static_cast<double>(step_))),
+                    v_hat = static_cast<A>(1 - std::pow(0.95, static_cast<double>(step_)));
             for (size_t i = 0; i < p.size(); ++i) {
                 const A g = scale * grad[i];
                 m[i] = b1 * m[i] + (1 - b1) * g;
                 v2[i] = b2 * v2[i] + (1 - b2) * g * g;
-                p[i] -= static_cast<A>(lr_) * (static_cast<A>(decay_) * p[i] + m[i] / m_hat / (std::sqrt(v2[i] / v_hat) + static_cast<A>(1e-8)));
+                p[i] -= static_cast<A>(lr_) *
+                        (static_cast<A>(decay_) * p[i] + m[i] / m_hat / (std::sqrt(v2[i] / v_hat) + static_cast<A>(1e-8)));
             }
             replace(v, "m", m, exact);
             replace(v, "v", v2, exact);
@@ -113,8 +118,10 @@ private:
 class SgdCase : public StepCase {
 public:
     void draw(Draw& d) override {
-        if (d.flag("buffer")) draw_parameter(d, {"momentum_buffer"});
-        else draw_parameter(d, {});
+        if (d.flag("buffer"))
+            draw_parameter(d, {"momentum_buffer"});
+        else
+            draw_parameter(d, {});
         momentum_ = find("momentum_buffer") ? 0.9 : 0;
     }
     df_status forward(const Handles& t) override {

@@ -23,19 +23,32 @@ Shape draw_shape(Draw& d, int64_t affordable = 60000) {
 template <class A>
 A unary(A x, df_unary op) {
     switch (op) {
-        case DF_UNARY_NEG: return -x;
-        case DF_UNARY_EXP: return std::exp(x);
-        case DF_UNARY_LOG: return std::log(x);
-        case DF_UNARY_SQRT: return std::sqrt(x);
-        case DF_UNARY_RSQRT: return 1 / std::sqrt(x);
-        case DF_UNARY_RECIPROCAL: return 1 / x;
-        case DF_UNARY_SQUARE: return x * x;
-        case DF_UNARY_ABS: return std::fabs(x);
-        case DF_UNARY_TANH: return std::tanh(x);
-        case DF_UNARY_SIGMOID: return 1 / (1 + std::exp(-x));
-        case DF_UNARY_RELU: return x > 0 ? x : 0;
-        case DF_UNARY_SIN: return std::sin(x);
-        default: return std::cos(x);
+        case DF_UNARY_NEG:
+            return -x;
+        case DF_UNARY_EXP:
+            return std::exp(x);
+        case DF_UNARY_LOG:
+            return std::log(x);
+        case DF_UNARY_SQRT:
+            return std::sqrt(x);
+        case DF_UNARY_RSQRT:
+            return 1 / std::sqrt(x);
+        case DF_UNARY_RECIPROCAL:
+            return 1 / x;
+        case DF_UNARY_SQUARE:
+            return x * x;
+        case DF_UNARY_ABS:
+            return std::fabs(x);
+        case DF_UNARY_TANH:
+            return std::tanh(x);
+        case DF_UNARY_SIGMOID:
+            return 1 / (1 + std::exp(-x));
+        case DF_UNARY_RELU:
+            return x > 0 ? x : 0;
+        case DF_UNARY_SIN:
+            return std::sin(x);
+        default:
+            return std::cos(x);
     }
 }
 
@@ -43,19 +56,32 @@ template <class A>
 A unary_slope(A x, df_unary op) {
     const A y = unary(x, op);
     switch (op) {
-        case DF_UNARY_NEG: return -1;
-        case DF_UNARY_EXP: return y;
-        case DF_UNARY_LOG: return 1 / x;
-        case DF_UNARY_SQRT: return 1 / (2 * y);
-        case DF_UNARY_RSQRT: return -y / (2 * x);
-        case DF_UNARY_RECIPROCAL: return -y * y;
-        case DF_UNARY_SQUARE: return 2 * x;
-        case DF_UNARY_ABS: return static_cast<A>((x > 0) - (x < 0));
-        case DF_UNARY_TANH: return 1 - y * y;
-        case DF_UNARY_SIGMOID: return y * (1 - y);
-        case DF_UNARY_RELU: return x > 0 ? 1 : 0;
-        case DF_UNARY_SIN: return std::cos(x);
-        default: return -std::sin(x);
+        case DF_UNARY_NEG:
+            return -1;
+        case DF_UNARY_EXP:
+            return y;
+        case DF_UNARY_LOG:
+            return 1 / x;
+        case DF_UNARY_SQRT:
+            return 1 / (2 * y);
+        case DF_UNARY_RSQRT:
+            return -y / (2 * x);
+        case DF_UNARY_RECIPROCAL:
+            return -y * y;
+        case DF_UNARY_SQUARE:
+            return 2 * x;
+        case DF_UNARY_ABS:
+            return static_cast<A>((x > 0) - (x < 0));
+        case DF_UNARY_TANH:
+            return 1 - y * y;
+        case DF_UNARY_SIGMOID:
+            return y * (1 - y);
+        case DF_UNARY_RELU:
+            return x > 0 ? 1 : 0;
+        case DF_UNARY_SIN:
+            return std::cos(x);
+        default:
+            return -std::sin(x);
     }
 }
 
@@ -66,7 +92,8 @@ public:
         op_ = static_cast<df_unary>(d.below("op", 13));
         const Shape shape = draw_shape(d);
         const bool in_place = !d.differentiable && d.flag("in_place", 0.3);
-        const bool positive = op_ == DF_UNARY_LOG || op_ == DF_UNARY_SQRT || op_ == DF_UNARY_RSQRT || op_ == DF_UNARY_RECIPROCAL, smooth = d.differentiable;
+        const bool positive = op_ == DF_UNARY_LOG || op_ == DF_UNARY_SQRT || op_ == DF_UNARY_RSQRT || op_ == DF_UNARY_RECIPROCAL,
+                   smooth = d.differentiable;
         const double spread = static_cast<double>(d.one_of("spread", {1, 1, 6}));
         const bool zeros = d.flag("zeros", 0.2) && !positive;
         input("x", shape, [=](Random& r) {
@@ -152,14 +179,26 @@ public:
             const auto a = numbers<A>(v["a"]), b = numbers<A>(v["b"]);
             std::vector<A> out;
             for (int64_t i = 0; i < count(shape_); ++i) {
-                const A x = a[static_cast<size_t>(broadcast_index(i, shape_, find("a")->shape))], y = b[static_cast<size_t>(broadcast_index(i, shape_, find("b")->shape))];
+                const A x = a[static_cast<size_t>(broadcast_index(i, shape_, find("a")->shape))],
+                        y = b[static_cast<size_t>(broadcast_index(i, shape_, find("b")->shape))];
                 switch (op_) {
-                    case DF_BINARY_ADD: out.push_back(x + y); break;
-                    case DF_BINARY_SUB: out.push_back(x - y); break;
-                    case DF_BINARY_MUL: out.push_back(x * y); break;
-                    case DF_BINARY_DIV: out.push_back(x / y); break;
-                    case DF_BINARY_MAX: out.push_back(std::max(x, y)); break;
-                    default: out.push_back(std::min(x, y));
+                    case DF_BINARY_ADD:
+                        out.push_back(x + y);
+                        break;
+                    case DF_BINARY_SUB:
+                        out.push_back(x - y);
+                        break;
+                    case DF_BINARY_MUL:
+                        out.push_back(x * y);
+                        break;
+                    case DF_BINARY_DIV:
+                        out.push_back(x / y);
+                        break;
+                    case DF_BINARY_MAX:
+                        out.push_back(std::max(x, y));
+                        break;
+                    default:
+                        out.push_back(std::min(x, y));
                 }
             }
             put(v, "out", arithmetic, out, exact);
@@ -207,13 +246,16 @@ public:
         shape_ = draw_shape(d);
         const Shape from = draw_broadcast(d, shape_, "broadcast");
         const bool integer = d.flag("integer", 0.1);
-        input("x", from, integer ? Distribution([](Random& r) { return static_cast<double>(r.below(2001) - 1000); }) : d.data(), integer ? int{DF_I32} : dtype);
-        output("out", shape_, integer ? int{DF_I32} : static_cast<int>(d.dtype == DF_F64 ? d.one_of("to", {0, 1, 2}) : d.one_of("to", {0, 1})));
+        input("x", from, integer ? Distribution([](Random& r) { return static_cast<double>(r.below(2001) - 1000); }) : d.data(),
+              integer ? int{DF_I32} : dtype);
+        output("out", shape_,
+               integer ? int{DF_I32} : static_cast<int>(d.dtype == DF_F64 ? d.one_of("to", {0, 1, 2}) : d.one_of("to", {0, 1})));
     }
     df_status forward(const Handles& t) override { return df_copy(t("out"), t("x")); }
     void expect(Values& v, bool exact) const override {
         std::vector<double> out;
-        for (int64_t i = 0; i < count(shape_); ++i) out.push_back(v["x"][static_cast<size_t>(broadcast_index(i, shape_, find("x")->shape))]);
+        for (int64_t i = 0; i < count(shape_); ++i)
+            out.push_back(v["x"][static_cast<size_t>(broadcast_index(i, shape_, find("x")->shape))]);
         put(v, "out", Arithmetic<double>{}, out, exact);
     }
 
@@ -247,7 +289,9 @@ public:
         do shape_ = draw_shape(d);
         while (shape_.empty());
         const bool ties = d.flag("ties"), nan = d.flag("nan", 0.2);
-        input("x", shape_, [=](Random& r) { return nan && r.chance(0.05) ? std::nan("") : ties ? static_cast<double>(r.below(5)) : r.normal(); });
+        input("x", shape_, [=](Random& r) {
+            return nan && r.chance(0.05) ? std::nan("") : ties ? static_cast<double>(r.below(5)) : r.normal();
+        });
         Shape rows = shape_;
         rows.pop_back();
         output("out", rows, DF_I32);
@@ -278,14 +322,18 @@ public:
         axes_ = static_cast<unsigned>(d.below("axes", int64_t{1} << shape_.size()));
         const bool keep = d.flag("keep"), distinct = d.differentiable && op_ >= DF_REDUCE_MAX;
         for (size_t i = 0; i < shape_.size(); ++i) {
-            if ((axes_ >> i & 1u) == 0) reduced_.push_back(shape_[i]);
-            else if (keep) reduced_.push_back(1);
+            if ((axes_ >> i & 1u) == 0)
+                reduced_.push_back(shape_[i]);
+            else if (keep)
+                reduced_.push_back(1);
         }
         const bool ties = d.flag("ties", 0.3) && !d.differentiable;
         // For differences, the extreme elements lie apart by more than the steps.
         const auto next = std::make_shared<int64_t>(0);
         const int64_t n = count(shape_);
-        const Distribution apart = [next, n](Random&) { return 0.05 * static_cast<double>((*next)++ * 7919 % std::max<int64_t>(n, 1)) - 0.025 * static_cast<double>(n); };
+        const Distribution apart = [next, n](Random&) {
+            return 0.05 * static_cast<double>((*next)++ * 7919 % std::max<int64_t>(n, 1)) - 0.025 * static_cast<double>(n);
+        };
         input("x", shape_, distinct ? apart : ties ? Distribution([](Random& r) { return static_cast<double>(r.below(4)); }) : d.data());
         input("dout", reduced_, d.plain(), d.either("dout_acc"));
         output("out", reduced_, d.either("out_acc"));

@@ -7,10 +7,12 @@ namespace {
 
 /// Word of a Philox4x32-10 block, written from the published definition.
 uint32_t philox_word(uint64_t key, uint64_t counter, int word) {
-    uint32_t c[4] = {static_cast<uint32_t>(counter), static_cast<uint32_t>(counter >> 32), 0, 0}, k[2] = {static_cast<uint32_t>(key), static_cast<uint32_t>(key >> 32)};
+    uint32_t c[4] = {static_cast<uint32_t>(counter), static_cast<uint32_t>(counter >> 32), 0, 0},
+             k[2] = {static_cast<uint32_t>(key), static_cast<uint32_t>(key >> 32)};
     for (int round = 0; round < 10; ++round) {
         const uint64_t p0 = uint64_t{0xD2511F53} * c[0], p1 = uint64_t{0xCD9E8D57} * c[2];
-        const uint32_t next[4] = {static_cast<uint32_t>(p1 >> 32) ^ c[1] ^ k[0], static_cast<uint32_t>(p1), static_cast<uint32_t>(p0 >> 32) ^ c[3] ^ k[1], static_cast<uint32_t>(p0)};
+        const uint32_t next[4] = {static_cast<uint32_t>(p1 >> 32) ^ c[1] ^ k[0], static_cast<uint32_t>(p1),
+                                  static_cast<uint32_t>(p0 >> 32) ^ c[3] ^ k[1], static_cast<uint32_t>(p0)};
         for (int i = 0; i < 4; ++i) c[i] = next[i];
         k[0] += 0x9E3779B9u;
         k[1] += 0xBB67AE85u;
@@ -30,12 +32,15 @@ public:
         output("out", {d.dim("M", 17), d.dim("d0", 5), d.flag("wide", 0.1) ? 8191 : d.dim("N")});
     }
     df_status forward(const Handles& t) override {
-        return normal_ ? df_random_normal(t("out"), seed_, offset_, low_, width_) : df_random_uniform(t("out"), seed_, offset_, low_, low_ + width_);
+        return normal_ ? df_random_normal(t("out"), seed_, offset_, low_, width_)
+                       : df_random_uniform(t("out"), seed_, offset_, low_, low_ + width_);
     }
     void expect(Values& v, bool exact) const override {
         const int64_t n = count(find("out")->shape);
         std::vector<double> out;
-        const auto unit = [&](int64_t i) { return (philox_word(seed_, offset_ + static_cast<uint64_t>(i / 4), static_cast<int>(i % 4)) + 0.5) * 0x1p-32; };
+        const auto unit = [&](int64_t i) {
+            return (philox_word(seed_, offset_ + static_cast<uint64_t>(i / 4), static_cast<int>(i % 4)) + 0.5) * 0x1p-32;
+        };
         for (int64_t i = 0; i < n; ++i) {
             if (normal_) {
                 const double r = std::sqrt(-2 * std::log(unit(i & ~int64_t{1}))), angle = 2 * M_PI * unit(i | 1);

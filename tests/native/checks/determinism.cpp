@@ -22,11 +22,16 @@ void check_determinism(const Options& options, Report& report) {
                     const df_status status = call(*d.op, fixture.handles());
                     if (status != DF_OK) failure = df_last_error();
                     const std::vector<unsigned char> bits = fixture.output_bits();
-                    if (threads == 1) first = bits;
-                    else if (bits != first && failure.empty()) failure = std::to_string(threads) + " threads give other bits than one";
+                    if (threads == 1)
+                        first = bits;
+                    else if (bits != first && failure.empty())
+                        failure = std::to_string(threads) + " threads give other bits than one";
                 }
-                if (failure.empty()) report.pass();
-                else report.fail("%s %s --seed %llu (%s): %s", name.c_str(), dtype_name(dtype), static_cast<unsigned long long>(seed), d.text.c_str(), failure.c_str());
+                if (failure.empty())
+                    report.pass();
+                else
+                    report.fail("%s %s --seed %llu (%s): %s", name.c_str(), dtype_name(dtype), static_cast<unsigned long long>(seed),
+                                d.text.c_str(), failure.c_str());
             }
         }
     }

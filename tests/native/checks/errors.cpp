@@ -14,7 +14,8 @@ public:
     explicit Refusals(Report& report) : report_(report) {}
     void expect(const char* what, df_status status, df_status expected, const char* word) {
         const char* sentence = df_last_error();
-        if (status == expected && std::strstr(sentence, word) != nullptr && std::strlen(sentence) > std::strlen(word)) return report_.pass();
+        if (status == expected && std::strstr(sentence, word) != nullptr && std::strlen(sentence) > std::strlen(word))
+            return report_.pass();
         report_.fail("%s: status %d, expected %d; sentence \"%s\", expected \"%s\" in it", what, status, expected, sentence, word);
     }
     void refused(const char* what, df_status status, const char* word) { expect(what, status, DF_INVALID_ARGUMENT, word); }
@@ -42,16 +43,20 @@ void every_argument(const Options& options, Report& report, df_device* device, d
                 const auto with = [&](df_tensor* replacement) {
                     return [&fixture, &t, replacement](const char* asked) { return t.name == asked ? replacement : fixture.tensor(asked); };
                 };
-                // A refusal names the argument, or the one that it no longer agrees with; so that some sentence is left is what counts here.
+                // A refusal names the argument, or the one that it no longer agrees with; so that some sentence is left is what counts
+                // here.
                 const auto refused = [&](const char* what, df_tensor* replacement) {
                     const df_status status = call(*d.op, with(replacement));
                     if (status == DF_INVALID_ARGUMENT && std::strchr(df_last_error(), ':') != nullptr) return report.pass();
-                    report.fail("%s --seed %llu: %s %s is taken, status %d (%s)", name.c_str(), static_cast<unsigned long long>(seed), t.name.c_str(), what, status, df_last_error());
+                    report.fail("%s --seed %llu: %s %s is taken, status %d (%s)", name.c_str(), static_cast<unsigned long long>(seed),
+                                t.name.c_str(), what, status, df_last_error());
                 };
                 const bool any_dtype = name == "fill" || name == "copy" || name == "binary";  // these serve I32 too
                 if (!any_dtype) refused("of another dtype", null_dtype);
-                const bool any_rank = name == "fill" || name == "binary" || name == "random_uniform" || name == "random_normal" || name == "squared_norm" || (name == "copy" && t.name == "out") || name == "affine" || name == "unary";
-                if (!any_rank && !(name == "bias_backward" && t.name == "dout") && !(name == "clip_scale")) refused("of another rank", null_rank);
+                const bool any_rank = name == "fill" || name == "binary" || name == "random_uniform" || name == "random_normal" ||
+                                      name == "squared_norm" || (name == "copy" && t.name == "out") || name == "affine" || name == "unary";
+                if (!any_rank && !(name == "bias_backward" && t.name == "dout") && !(name == "clip_scale"))
+                    refused("of another rank", null_rank);
                 if (!(name == "fill" || name == "random_uniform" || name == "random_normal")) refused("of another device", elsewhere);
             }
             fixture.restore();
@@ -90,7 +95,8 @@ void check_errors(const Options& options, Report& report) {
     r.refused("synchronize no device", df_device_synchronize(nullptr), "device");
 
     df_tensor* t = nullptr;
-    const int64_t shape[] = {2, 3}, zero[] = {0}, negative[] = {-1}, huge[] = {int64_t{1} << 31, int64_t{1} << 31}, large[] = {int64_t{1} << 58};
+    const int64_t shape[] = {2, 3}, zero[] = {0}, negative[] = {-1}, huge[] = {int64_t{1} << 31, int64_t{1} << 31},
+                  large[] = {int64_t{1} << 58};
     r.refused("create on no device", df_tensor_create(nullptr, DF_F32, 2, shape, &t), "device");
     r.refused("create without a place", df_tensor_create(device, DF_F32, 2, shape, nullptr), "out");
     r.refused("create of dtype 9", df_tensor_create(device, static_cast<df_dtype>(9), 2, shape, &t), "dtype");
@@ -102,7 +108,8 @@ void check_errors(const Options& options, Report& report) {
     r.refused("create of 2^62 elements", df_tensor_create(device, DF_F32, 2, huge, &t), "shape");
     r.expect("create of 2^60 bytes", df_tensor_create(device, DF_F32, 1, large, &t), DF_OUT_OF_MEMORY, "bytes");
     const Array a(device, dtype, {4, 6}, std::vector<double>(24, 1));
-    const int64_t view_shape[] = {2, 3}, past[] = {20, 1}, twice[] = {1, 1}, gap[] = {6, 2}, backwards[] = {-6, 1}, far[] = {int64_t{1} << 61, 1};
+    const int64_t view_shape[] = {2, 3}, past[] = {20, 1}, twice[] = {1, 1}, gap[] = {6, 2}, backwards[] = {-6, 1},
+                  far[] = {int64_t{1} << 61, 1};
     const int64_t whole[] = {6, 1};
     r.refused("a view past the end", df_tensor_view(a, 2, view_shape, past, 10, &t), "view");
     r.refused("a view that reaches an element twice", df_tensor_view(a, 2, view_shape, twice, 0, &t), "strides");
@@ -126,9 +133,12 @@ void check_errors(const Options& options, Report& report) {
     report.expect(t == nullptr, "a refused call gives a tensor");
 
     // Numbers and enums out of range, overlap.
-    const Array q(device, dtype, {1, 3, 2, 4}, std::vector<double>(24, 1)), k(device, dtype, {1, 3, 2, 4}, std::vector<double>(24, 1)), v(device, dtype, {1, 3, 2, 4}, std::vector<double>(24, 1));
-    const Array out(device, dtype, {1, 3, 2, 4}), lse(device, DF_F32, {1, 2, 3}), eta(device, DF_F32, {2}, {0.5, 1.0}), nan_eta(device, DF_F32, {2}, {0.5, NAN}), good_eta(device, DF_F32, {2}, {0.5, 0});
-    const Array lengths(device, DF_I32, {1}, {4}), minus(device, DF_I32, {1}, {-1}), three(device, dtype, {1, 3, 3, 4}), wide(device, dtype, {1, 1, 1, 257}), wide_lse(device, DF_F32, {1, 1, 1});
+    const Array q(device, dtype, {1, 3, 2, 4}, std::vector<double>(24, 1)), k(device, dtype, {1, 3, 2, 4}, std::vector<double>(24, 1)),
+        v(device, dtype, {1, 3, 2, 4}, std::vector<double>(24, 1));
+    const Array out(device, dtype, {1, 3, 2, 4}), lse(device, DF_F32, {1, 2, 3}), eta(device, DF_F32, {2}, {0.5, 1.0}),
+        nan_eta(device, DF_F32, {2}, {0.5, NAN}), good_eta(device, DF_F32, {2}, {0.5, 0});
+    const Array lengths(device, DF_I32, {1}, {4}), minus(device, DF_I32, {1}, {-1}), three(device, dtype, {1, 3, 3, 4}),
+        wide(device, dtype, {1, 1, 1, 257}), wide_lse(device, DF_F32, {1, 1, 1});
     const Array wide_out(device, dtype, {1, 1, 1, 257}), wide_k(device, dtype, {1, 1, 1, 257});
     const Array state(device, DF_F32, {1, 2, 4});
     const double nan = std::nan(""), inf = INFINITY;
@@ -147,8 +157,10 @@ void check_errors(const Options& options, Report& report) {
     }
     r.refused("no eta", df_momentum_attention_forward(out, nullptr, lse, nullptr, q, k, v, nullptr, nullptr, nullptr, 1), "eta");
     const Array one_key(device, dtype, {1, 1, 2, 4});
-    r.refused("a state with more queries than keys", df_momentum_attention_forward(out, nullptr, lse, nullptr, q, one_key, one_key, nullptr, good_eta, state, 1), "state_in");
-    const Array m23(device, dtype, {2, 3}, std::vector<double>(6, 1)), m32(device, dtype, {3, 2}, std::vector<double>(6, 1)), m22(device, dtype, {2, 2}), m33(device, dtype, {3, 3}), v2(device, dtype, {2}), v3(device, dtype, {3});
+    r.refused("a state with more queries than keys",
+              df_momentum_attention_forward(out, nullptr, lse, nullptr, q, one_key, one_key, nullptr, good_eta, state, 1), "state_in");
+    const Array m23(device, dtype, {2, 3}, std::vector<double>(6, 1)), m32(device, dtype, {3, 2}, std::vector<double>(6, 1)),
+        m22(device, dtype, {2, 2}), m33(device, dtype, {3, 3}), v2(device, dtype, {2}), v3(device, dtype, {3});
     r.refused("inner sizes that differ", df_matmul(m22, m23, m23, nullptr, 0, 0, 0), "b");
     r.refused("out of another shape", df_matmul(m33, m23, m32, nullptr, 0, 0, 0), "out");
     r.refused("bias of another size", df_matmul(m22, m23, m32, v3, 0, 0, 0), "bias");
@@ -161,7 +173,8 @@ void check_errors(const Options& options, Report& report) {
     r.refused("gelu 5", df_bias_gelu_forward(m23, m23, nullptr, static_cast<df_gelu>(5)), "kind");
     r.refused("negative eps", df_residual_layernorm_forward(nullptr, m22, v2, v2, m22, nullptr, v2, v2, -1), "eps");
     r.refused("residual without sum", df_residual_layernorm_forward(nullptr, m22, v2, v2, m22, m22, v2, v2, 1e-5), "sum");
-    const Array ids(device, DF_I32, {1, 2}, {0, 2}), rows(device, dtype, {1, 2, 3}), targets(device, DF_I32, {2}, {0, 5}), loss(device, DF_F32, {}), losses(device, DF_F32, {2});
+    const Array ids(device, DF_I32, {1, 2}, {0, 2}), rows(device, dtype, {1, 2, 3}), targets(device, DF_I32, {2}, {0, 5}),
+        loss(device, DF_F32, {}), losses(device, DF_F32, {2});
     r.refused("an id beyond the table", df_embedding_forward(rows, ids, m23, nullptr, 0), "ids");
     r.refused("a negative position", df_embedding_forward(rows, ids, m33, m33, -1), "position");
     r.refused("a position beyond the table", df_embedding_forward(rows, ids, m33, m33, 2), "position");
@@ -175,6 +188,18 @@ void check_errors(const Options& options, Report& report) {
     r.refused("norm 0", df_clip_scale(norm, loss, 0), "max_norm");
     r.refused("an empty range", df_random_uniform(p, 1, 0, 2, 2), "hi");
     r.refused("a negative deviation", df_random_normal(p, 1, 0, 0, -1), "std");
+    // Bounds that the dtype of out would round to infinity, and a range wider than any number.
+    const Array half(device, DF_BF16, {2}), wide_range(device, DF_F64, {2});
+    require_ok(df_random_uniform(p, 1, 0, -3e38, 3e38), "bounds within F32");
+    require_ok(df_random_uniform(half, 1, 0, -3e38, 3e38), "bounds within BF16");
+    r.refused("lo beyond F32", df_random_uniform(p, 1, 0, -1e39, 0), "lo");
+    r.refused("hi beyond F32", df_random_uniform(p, 1, 0, 0, 1e39), "hi");
+    r.refused("hi beyond BF16", df_random_uniform(half, 1, 0, 0, 3.4e38), "hi");
+    r.refused("mean beyond F32", df_random_normal(p, 1, 0, -1e39, 1), "mean");
+    r.refused("deviation beyond BF16", df_random_normal(half, 1, 0, 0, 3.4e38), "std");
+    r.refused("hi nan", df_random_uniform(p, 1, 0, 0, nan), "hi");
+    if (options.backend == "cpu")  // CUDA serves no F64
+        r.refused("hi - lo beyond F64", df_random_uniform(wide_range, 1, 0, -1.7e308, 1.7e308), "hi - lo");
 
     // A device with live tensors refuses to close and goes on working.
     df_device* busy = nullptr;
@@ -186,7 +211,8 @@ void check_errors(const Options& options, Report& report) {
     require_ok(df_device_close(busy), "close");
     require_ok(df_device_close(nullptr), "close nothing");
     df_tensor_destroy(nullptr);
-    report.expect(df_tensor_rank(nullptr) == -1 && df_tensor_data(nullptr) == nullptr && df_device_stat(nullptr, DF_STAT_THREADS) == -1, "questions about null");
+    report.expect(df_tensor_rank(nullptr) == -1 && df_tensor_data(nullptr) == nullptr && df_device_stat(nullptr, DF_STAT_THREADS) == -1,
+                  "questions about null");
 }
 
 }  // namespace dualform::test

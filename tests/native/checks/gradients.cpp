@@ -37,7 +37,8 @@ void check_gradients(const Options& options, Report& report) {
             Fixture fixture(device, *d.op, d.values, Placement::kPadded, seed);
             require_ok(call(*d.op, fixture.handles()), name.c_str());
             double incoming = 0;
-            for (const Case::Incoming& g : d.op->incoming) incoming = std::max(incoming, g.gradient.empty() ? 1 : largest_magnitude(d.values.at(g.gradient)));
+            for (const Case::Incoming& g : d.op->incoming)
+                incoming = std::max(incoming, g.gradient.empty() ? 1 : largest_magnitude(d.values.at(g.gradient)));
             std::map<std::string, std::vector<double>> analytic;
             for (const Case::Gradient& g : d.op->gradients) analytic[g.gradient] = fixture.read(g.gradient);
             Random random(seed);
@@ -64,15 +65,16 @@ void check_gradients(const Options& options, Report& report) {
                 fixture.write(g.of, x);
                 const Verdict verdict = judge(error, kGradientTolerance * scale);
                 if (!(verdict.ratio <= worst)) worst = verdict.ratio;
-                if (verdict.pass) report.pass();
+                if (verdict.pass)
+                    report.pass();
                 else
-                    report.fail("%s %s --seed %llu (%s): error %.3g, tolerance %.3g", name.c_str(), g.gradient.c_str(), static_cast<unsigned long long>(seed), d.text.c_str(),
-                                error, verdict.tolerance);
+                    report.fail("%s %s --seed %llu (%s): error %.3g, tolerance %.3g", name.c_str(), g.gradient.c_str(),
+                                static_cast<unsigned long long>(seed), d.text.c_str(), error, verdict.tolerance);
             }
         }
         if (shapes > 0)
-            std::printf("%-20s %3lld shapes %5lld elements  worst relative error %.2e\n", name.c_str(), static_cast<long long>(shapes), static_cast<long long>(elements),
-                        worst * kGradientTolerance);
+            std::printf("%-20s %3lld shapes %5lld elements  worst relative error %.2e\n", name.c_str(), static_cast<long long>(shapes),
+                        static_cast<long long>(elements), worst * kGradientTolerance);
     }
 }
 

@@ -48,19 +48,25 @@ void attention_logits(df_device* device, int dtype, Report& report) {
             ++weighing;
         }
         const double expected = row.winner >= 0 ? values[static_cast<size_t>(row.winner)] : sum / static_cast<double>(weighing);
-        const Array q(device, dtype, {1, 1, 1, 1}, {1}), k(device, dtype, {1, S, 1, 1}, row.logits), v(device, dtype, {1, S, 1, 1}, values), dout(device, dtype, {1, 1, 1, 1}, {1});
-        const Array out(device, dtype, {1, 1, 1, 1}), lse(device, acc, {1, 1, 1}), dq(device, dtype, {1, 1, 1, 1}), dk(device, dtype, {1, S, 1, 1}), dv(device, dtype, {1, S, 1, 1});
+        const Array q(device, dtype, {1, 1, 1, 1}, {1}), k(device, dtype, {1, S, 1, 1}, row.logits), v(device, dtype, {1, S, 1, 1}, values),
+            dout(device, dtype, {1, 1, 1, 1}, {1});
+        const Array out(device, dtype, {1, 1, 1, 1}), lse(device, acc, {1, 1, 1}), dq(device, dtype, {1, 1, 1, 1}),
+            dk(device, dtype, {1, S, 1, 1}), dv(device, dtype, {1, S, 1, 1});
         require_ok(df_attention_forward(out, lse, q, k, v, nullptr, 1, 0), row.name);
         require_ok(df_attention_backward(dq, dk, dv, dout, q, k, v, out, lse, nullptr, 1, 0), row.name);
         const double tolerance = 4 * epsilon(dtype) * expected;
-        report.expect(distance(out.read()[0], expected) <= tolerance, std::string(row.name) + ", " + dtype_name(dtype) + ": out " + std::to_string(out.read()[0]) + ", expected " + std::to_string(expected));
+        report.expect(distance(out.read()[0], expected) <= tolerance, std::string(row.name) + ", " + dtype_name(dtype) + ": out " +
+                                                                          std::to_string(out.read()[0]) + ", expected " +
+                                                                          std::to_string(expected));
         report.expect(std::isfinite(lse.read()[0]), std::string(row.name) + ", " + dtype_name(dtype) + ": lse is not finite");
         // The keys' own size is in dq; with -inf among them 0 times it is NaN in exact terms too.
-        report.expect(finite(dk.read()) && finite(dv.read()), std::string(row.name) + ", " + dtype_name(dtype) + ": a gradient is not finite");
+        report.expect(finite(dk.read()) && finite(dv.read()),
+                      std::string(row.name) + ", " + dtype_name(dtype) + ": a gradient is not finite");
         // Backward knows the weights as exp(logit - lse), so they are as exact as lse is: at huge logits only finite.
         double weights = 0;
         for (const double w : dv.read()) weights += w;
-        report.expect(distance(weights, 1) <= 4 * epsilon(dtype) + epsilon(acc) * std::fabs(lse.read()[0]), std::string(row.name) + ", " + dtype_name(dtype) + ": the weights do not sum to 1");
+        report.expect(distance(weights, 1) <= 4 * epsilon(dtype) + epsilon(acc) * std::fabs(lse.read()[0]),
+                      std::string(row.name) + ", " + dtype_name(dtype) + ": the weights do not sum to 1");
     }
 }
 
@@ -71,16 +77,22 @@ void cross_entropy_logits(df_device* device, int dtype, Report& report) {
         std::vector<double> logits;
         double loss;
     };
-    const Row rows[] = {{"target far ahead", {1e4, -1e4, 0}, 0},           {"equal logits of 1e4", {1e4, 1e4}, std::log(2)},
-                        {"target ahead by the largest number", {huge, -huge}, 0}, {"others -inf", {-2, -inf, -inf}, 0},
-                        {"denormals", {denormal(dtype), 0}, std::log(2)},  {"zeros of both signs", {-0.0, 0.0}, std::log(2)}};
+    const Row rows[] = {{"target far ahead", {1e4, -1e4, 0}, 0},
+                        {"equal logits of 1e4", {1e4, 1e4}, std::log(2)},
+                        {"target ahead by the largest number", {huge, -huge}, 0},
+                        {"others -inf", {-2, -inf, -inf}, 0},
+                        {"denormals", {denormal(dtype), 0}, std::log(2)},
+                        {"zeros of both signs", {-0.0, 0.0}, std::log(2)}};
     for (const Row& row : rows) {
         const int64_t V = static_cast<int64_t>(row.logits.size());
         const int acc = accumulation_dtype(dtype);
-        const Array logits(device, dtype, {1, V}, row.logits), targets(device, DF_I32, {1}, {0}), loss(device, acc, {}), losses(device, acc, {1}), dlogits(device, dtype, {1, V});
+        const Array logits(device, dtype, {1, V}, row.logits), targets(device, DF_I32, {1}, {0}), loss(device, acc, {}),
+            losses(device, acc, {1}), dlogits(device, dtype, {1, V});
         require_ok(df_cross_entropy(loss, losses, dlogits, logits, targets, -1), row.name);
-        report.expect(distance(loss.read()[0], row.loss) <= 4 * epsilon(acc), std::string("cross-entropy, ") + row.name + ", " + dtype_name(dtype) + ": loss " + std::to_string(loss.read()[0]));
-        report.expect(finite(dlogits.read()), std::string("cross-entropy, ") + row.name + ", " + dtype_name(dtype) + ": dlogits is not finite");
+        report.expect(distance(loss.read()[0], row.loss) <= 4 * epsilon(acc),
+                      std::string("cross-entropy, ") + row.name + ", " + dtype_name(dtype) + ": loss " + std::to_string(loss.read()[0]));
+        report.expect(finite(dlogits.read()),
+                      std::string("cross-entropy, ") + row.name + ", " + dtype_name(dtype) + ": dlogits is not finite");
     }
 }
 
@@ -91,33 +103,63 @@ void edges(df_device* device, int dtype, Report& report) {
         df_unary op;
         double x, y;
     };
-    const Edge table[] = {{DF_UNARY_TANH, 1e4, 1},      {DF_UNARY_TANH, -half, -1},   {DF_UNARY_TANH, inf, 1},       {DF_UNARY_TANH, tiny, tiny},     {DF_UNARY_SIGMOID, -1e4, 0},
-                          {DF_UNARY_SIGMOID, half, 1},  {DF_UNARY_SIGMOID, -inf, 0},  {DF_UNARY_EXP, -half, 0},      {DF_UNARY_EXP, half, inf},       {DF_UNARY_EXP, -inf, 0},
-                          {DF_UNARY_EXP, tiny, 1},      {DF_UNARY_LOG, 0, -inf},      {DF_UNARY_LOG, inf, inf},      {DF_UNARY_SQRT, 0, 0},           {DF_UNARY_SQRT, inf, inf},
-                          {DF_UNARY_NEG, tiny, -tiny},  {DF_UNARY_ABS, -big, big},    {DF_UNARY_RELU, -inf, 0},      {DF_UNARY_RELU, tiny, tiny},     {DF_UNARY_RECIPROCAL, inf, 0},
-                          {DF_UNARY_SQUARE, big, inf},  {DF_UNARY_LOG, tiny, std::log(tiny)}, {DF_UNARY_SIN, 1e4, std::sin(round_to(dtype, 1e4))}, {DF_UNARY_RSQRT, 0, inf}};
+    const Edge table[] = {{DF_UNARY_TANH, 1e4, 1},
+                          {DF_UNARY_TANH, -half, -1},
+                          {DF_UNARY_TANH, inf, 1},
+                          {DF_UNARY_TANH, tiny, tiny},
+                          {DF_UNARY_SIGMOID, -1e4, 0},
+                          {DF_UNARY_SIGMOID, half, 1},
+                          {DF_UNARY_SIGMOID, -inf, 0},
+                          {DF_UNARY_EXP, -half, 0},
+                          {DF_UNARY_EXP, half, inf},
+                          {DF_UNARY_EXP, -inf, 0},
+                          {DF_UNARY_EXP, tiny, 1},
+                          {DF_UNARY_LOG, 0, -inf},
+                          {DF_UNARY_LOG, inf, inf},
+                          {DF_UNARY_SQRT, 0, 0},
+                          {DF_UNARY_SQRT, inf, inf},
+                          {DF_UNARY_NEG, tiny, -tiny},
+                          {DF_UNARY_ABS, -big, big},
+                          {DF_UNARY_RELU, -inf, 0},
+                          {DF_UNARY_RELU, tiny, tiny},
+                          {DF_UNARY_RECIPROCAL, inf, 0},
+                          {DF_UNARY_SQUARE, big, inf},
+                          {DF_UNARY_LOG, tiny, std::log(tiny)},
+                          {DF_UNARY_SIN, 1e4, std::sin(round_to(dtype, 1e4))},
+                          {DF_UNARY_RSQRT, 0, inf}};
     for (const Edge& e : table) {
         // In a vector's body and in its tail.
         const Array x(device, dtype, {19}, std::vector<double>(19, e.x)), out(device, dtype, {19});
         require_ok(df_unary_forward(out, x, e.op), "unary");
         for (const double y : {out.read()[0], out.read()[18]})
             report.expect(distance(y, e.y) <= 2 * epsilon(dtype) * std::fabs(std::isfinite(e.y) ? e.y : 0),
-                          std::string("unary ") + std::to_string(e.op) + " of " + std::to_string(e.x) + ", " + dtype_name(dtype) + ": " + std::to_string(y) + ", expected " + std::to_string(e.y));
+                          std::string("unary ") + std::to_string(e.op) + " of " + std::to_string(e.x) + ", " + dtype_name(dtype) + ": " +
+                              std::to_string(y) + ", expected " + std::to_string(e.y));
     }
     const Array nan(device, dtype, {19}, std::vector<double>(19, std::nan(""))), nan_out(device, dtype, {19});
     for (int op = 0; op <= DF_UNARY_COS; ++op) {
         require_ok(df_unary_forward(nan_out, nan, static_cast<df_unary>(op)), "unary");
         const double y = nan_out.read()[op % 19];
-        report.expect(y != y, "unary " + std::to_string(op) + " of NaN, " + dtype_name(dtype) + ": " + std::to_string(y) + ", expected NaN");
+        report.expect(y != y,
+                      "unary " + std::to_string(op) + " of NaN, " + dtype_name(dtype) + ": " + std::to_string(y) + ", expected NaN");
     }
     for (const df_gelu kind : {DF_GELU_EXACT, DF_GELU_TANH})
         for (const double value : {1e4, -1e4, half, -half, tiny, 0.0}) {
-            const Array x(device, dtype, {19}, std::vector<double>(19, value)), one(device, dtype, {19}, std::vector<double>(19, 1)), out(device, dtype, {19}), dx(device, dtype, {19});
+            const Array x(device, dtype, {19}, std::vector<double>(19, value)), one(device, dtype, {19}, std::vector<double>(19, 1)),
+                out(device, dtype, {19}), dx(device, dtype, {19});
             require_ok(df_bias_gelu_forward(out, x, nullptr, kind), "gelu");
             require_ok(df_bias_gelu_backward(dx, nullptr, one, x, nullptr, kind, 0), "gelu");
-            const double rounded = x.read()[0], y = value > 1 ? rounded : value < -1 ? 0 : rounded / 2, slope = value > 1 ? 1 : value < -1 ? 0 : 0.5;
-            const std::string what = std::string("gelu ") + std::to_string(kind) + " of " + std::to_string(value) + ", " + dtype_name(dtype);
-            report.expect(distance(out.read()[18], y) <= 2 * epsilon(dtype) * std::fabs(y) + (std::fabs(value) < 1 ? tiny : 0), what + ": " + std::to_string(out.read()[18]));
+            const double rounded = x.read()[0],
+                         y = value > 1    ? rounded
+                             : value < -1 ? 0
+                                          : rounded / 2,
+                         slope = value > 1    ? 1
+                                 : value < -1 ? 0
+                                              : 0.5;
+            const std::string what =
+                std::string("gelu ") + std::to_string(kind) + " of " + std::to_string(value) + ", " + dtype_name(dtype);
+            report.expect(distance(out.read()[18], y) <= 2 * epsilon(dtype) * std::fabs(y) + (std::fabs(value) < 1 ? tiny : 0),
+                          what + ": " + std::to_string(out.read()[18]));
             report.expect(distance(dx.read()[18], slope) <= 2 * epsilon(dtype), what + ": slope " + std::to_string(dx.read()[18]));
         }
 }
@@ -129,9 +171,11 @@ void passing_through(df_device* device, int dtype, Report& report) {
     require_ok(df_copy(out, x), "copy");
     report.expect(out.bits() == x.bits(), std::string("copy changes bits, ") + dtype_name(dtype));
     require_ok(df_affine(out, x, 1, 0), "affine");
-    report.expect(largest_distance(out.read(), x.read()) == 0, std::string("affine by one loses denormals or infinities, ") + dtype_name(dtype));
+    report.expect(largest_distance(out.read(), x.read()) == 0,
+                  std::string("affine by one loses denormals or infinities, ") + dtype_name(dtype));
     require_ok(df_binary_forward(out, x, zero, DF_BINARY_ADD), "binary");
-    report.expect(largest_distance(out.read(), x.read()) == 0, std::string("adding zero loses denormals or infinities, ") + dtype_name(dtype));
+    report.expect(largest_distance(out.read(), x.read()) == 0,
+                  std::string("adding zero loses denormals or infinities, ") + dtype_name(dtype));
 }
 
 void constant_rows(df_device* device, int dtype, Report& report) {
@@ -139,13 +183,18 @@ void constant_rows(df_device* device, int dtype, Report& report) {
     for (const double value : {0.0, -0.0, 3.0, 1e15, denormal(dtype)}) {
         const int64_t C = 33;
         const std::vector<double> ones(static_cast<size_t>(C), 1), same(static_cast<size_t>(C), value);
-        const Array x(device, dtype, {1, C}, same), weight(device, dtype, {C}, ones), bias(device, dtype, {C}, ones), out(device, dtype, {1, C}), mean(device, acc, {1}), rstd(device, acc, {1});
+        const Array x(device, dtype, {1, C}, same), weight(device, dtype, {C}, ones), bias(device, dtype, {C}, ones),
+            out(device, dtype, {1, C}), mean(device, acc, {1}), rstd(device, acc, {1});
         const Array dout(device, dtype, {1, C}, ones), dx(device, dtype, {1, C});
         require_ok(df_residual_layernorm_forward(nullptr, out, mean, rstd, x, nullptr, weight, bias, 1e-5), "layernorm");
         require_ok(df_residual_layernorm_backward(dx, nullptr, nullptr, dout, nullptr, x, weight, mean, rstd, 0), "layernorm");
-        report.expect(finite(out.read()) && finite(rstd.read()), "layernorm of a constant row of " + std::to_string(value) + ", " + dtype_name(dtype) + ": not finite");
-        report.expect(finite(dx.read()), "layernorm backward of a constant row of " + std::to_string(value) + ", " + dtype_name(dtype) + ": not finite");
-        if (std::fabs(value) < 10) report.expect(largest_distance(out.read(), ones) <= 1e-2, "layernorm of a constant row of " + std::to_string(value) + " is not the bias");
+        report.expect(finite(out.read()) && finite(rstd.read()),
+                      "layernorm of a constant row of " + std::to_string(value) + ", " + dtype_name(dtype) + ": not finite");
+        report.expect(finite(dx.read()),
+                      "layernorm backward of a constant row of " + std::to_string(value) + ", " + dtype_name(dtype) + ": not finite");
+        if (std::fabs(value) < 10)
+            report.expect(largest_distance(out.read(), ones) <= 1e-2,
+                          "layernorm of a constant row of " + std::to_string(value) + " is not the bias");
     }
     const Array sumsq(device, acc, {}, {INFINITY}), scale(device, acc, {});
     require_ok(df_clip_scale(scale, sumsq, 1), "clip");

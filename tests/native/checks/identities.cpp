@@ -17,8 +17,10 @@ struct Identity {
         const Verdict v = judge(error, kIdentityTolerance * scale);
         if (scale > 0 && !(error / scale <= worst)) worst = error / scale;
         ++times;
-        if (v.pass) report.pass();
-        else report.fail("%s: %.3g apart, at most %.3g allowed", name, error, v.tolerance);
+        if (v.pass)
+            report.pass();
+        else
+            report.fail("%s: %.3g apart, at most %.3g allowed", name, error, v.tolerance);
     }
     Report& report;
     const char* const name;
@@ -43,7 +45,8 @@ void dual_is_sequential(const Options& options, Report& report) {
     Identity split(report, "accumulate and apply = dual form");
     for (int64_t i = 0; i < options.number(kShapes); ++i) {
         Random random(options.seed + static_cast<uint64_t>(i));
-        const int64_t N = random.one_of({1, 2, 3, 17, 33, 64}), O = random.one_of({1, 2, 5, 31, 65}), I = random.one_of({1, 3, 16, 33}), M = random.one_of({1, 2, 7, 40});
+        const int64_t N = random.one_of({1, 2, 3, 17, 33, 64}), O = random.one_of({1, 2, 5, 31, 65}), I = random.one_of({1, 3, 16, 33}),
+                      M = random.one_of({1, 2, 7, 40});
         std::vector<double> w(static_cast<size_t>(O * I)), xp(static_cast<size_t>(N * I)), e(static_cast<size_t>(N * O)), expected;
         for (double& v : w) v = random.normal();
         for (double& v : xp) v = random.normal();
@@ -66,7 +69,8 @@ void dual_is_sequential(const Options& options, Report& report) {
                 for (int64_t c = 0; c < I; ++c) out += w[static_cast<size_t>(o * I + c)] * xs[static_cast<size_t>(m * I + c)];
                 expected.push_back(out);
             }
-        const Array te(device, DF_F64, {N, O}, e), txp(device, DF_F64, {N, I}, xp), out(device, DF_F64, {M, O}), delta(device, DF_F64, {O, I});
+        const Array te(device, DF_F64, {N, O}, e), txp(device, DF_F64, {N, I}, xp), out(device, DF_F64, {M, O}),
+            delta(device, DF_F64, {O, I});
         require_ok(df_dual_form_forward(out, nullptr, w0, te, txp, x, DF_FORM_PRIMAL), "primal");
         primal.equal(out.read(), expected);
         require_ok(df_dual_form_forward(out, nullptr, w0, te, txp, x, DF_FORM_DUAL), "dual");
@@ -84,9 +88,11 @@ void linear_attention_is_gradient_form(const Options& options, Report& report) {
     Identity chunks(report, "linear attention in two chunks = whole"), state(report, "linear attention, state after two chunks = whole");
     for (int64_t i = 0; i < options.number(kShapes); ++i) {
         Random random(options.seed + static_cast<uint64_t>(i));
-        const int64_t T = random.one_of({2, 3, 17, 33, 65, 129, 200}), HS = random.one_of({1, 2, 5, 16, 33, 64}), NH = random.one_of({1, 2, 3}), B = random.one_of({1, 2});
+        const int64_t T = random.one_of({2, 3, 17, 33, 65, 129, 200}), HS = random.one_of({1, 2, 5, 16, 33, 64}),
+                      NH = random.one_of({1, 2, 3}), B = random.one_of({1, 2});
         const Shape shape = {B, T, NH, HS}, states = {B, NH, HS, HS};
-        const Array q(device, DF_F64, shape, kNormal, random), k(device, DF_F64, shape, kNormal, random), v(device, DF_F64, shape, kNormal, random);
+        const Array q(device, DF_F64, shape, kNormal, random), k(device, DF_F64, shape, kNormal, random),
+            v(device, DF_F64, shape, kNormal, random);
         const Array out(device, DF_F64, shape), state_out(device, DF_F64, states);
         require_ok(df_linear_attention_forward(out, nullptr, q, k, v, nullptr, nullptr), "linear attention");
         const std::vector<double> whole = out.read(), qs = q.read(), ks = k.read(), vs = v.read();
@@ -106,7 +112,9 @@ void linear_attention_is_gradient_form(const Options& options, Report& report) {
             require_ok(df_delta_apply(applied, tx, nullptr, delta), "apply");
             form.equal(applied.read(), expected);
         }
-        const Array decay(device, DF_F64, {NH}, [](Random& r) { return r.chance(0.2) ? 1 : r.uniform(0, 1); }, random), state_in(device, DF_F64, states, kNormal, random);
+        const Array decay(
+            device, DF_F64, {NH}, [](Random& r) { return r.chance(0.2) ? 1 : r.uniform(0, 1); }, random),
+            state_in(device, DF_F64, states, kNormal, random);
         const bool with_decay = random.chance(0.7), with_state = random.chance(0.5);
         df_tensor* const d = with_decay ? static_cast<df_tensor*>(decay) : nullptr;
         df_tensor* const s0 = with_state ? static_cast<df_tensor*>(state_in) : nullptr;
@@ -117,7 +125,8 @@ void linear_attention_is_gradient_form(const Options& options, Report& report) {
             const Array again(device, DF_F64, shape), middle(device, DF_F64, states), end(device, DF_F64, states);
             const Array first = again.slice(0, cut), second = again.slice(cut, T);
             require_ok(df_linear_attention_forward(first, middle, q.slice(0, cut), k.slice(0, cut), v.slice(0, cut), d, s0), "first chunk");
-            require_ok(df_linear_attention_forward(second, end, q.slice(cut, T), k.slice(cut, T), v.slice(cut, T), d, middle), "second chunk");
+            require_ok(df_linear_attention_forward(second, end, q.slice(cut, T), k.slice(cut, T), v.slice(cut, T), d, middle),
+                       "second chunk");
             chunks.equal(again.read(), expected);
             state.equal(end.read(), expected_state);
         }
@@ -126,10 +135,27 @@ void linear_attention_is_gradient_form(const Options& options, Report& report) {
 
 struct Sequence {
     Sequence(df_device* device, Random& random, int dtype, bool self)
-        : B(random.one_of({1, 2, 3})), S(random.one_of({2, 3, 17, 33, 65, 129, 150})), T(self ? S : 1 + random.below(S)), NKV(random.one_of({1, 2})), group(random.one_of({1, 2, 3})),
-          HS(random.one_of({1, 2, 5, 16, 33, 64})), NH(NKV * group), acc(accumulation_dtype(dtype)), queries{B, T, NH, HS}, keys{B, S, NKV, HS}, scale(1 / std::sqrt(static_cast<double>(HS))),
-          q(device, dtype, queries, kNormal, random), k(device, dtype, keys, kNormal, random), v(device, dtype, keys, kNormal, random), dout(device, dtype, queries, kNormal, random),
-          out(device, dtype, queries), attn(device, dtype, queries), lse(device, acc, {B, NH, T}), dq(device, dtype, queries), dk(device, dtype, keys), dv(device, dtype, keys) {}
+        : B(random.one_of({1, 2, 3})),
+          S(random.one_of({2, 3, 17, 33, 65, 129, 150})),
+          T(self ? S : 1 + random.below(S)),
+          NKV(random.one_of({1, 2})),
+          group(random.one_of({1, 2, 3})),
+          HS(random.one_of({1, 2, 5, 16, 33, 64})),
+          NH(NKV * group),
+          acc(accumulation_dtype(dtype)),
+          queries{B, T, NH, HS},
+          keys{B, S, NKV, HS},
+          scale(1 / std::sqrt(static_cast<double>(HS))),
+          q(device, dtype, queries, kNormal, random),
+          k(device, dtype, keys, kNormal, random),
+          v(device, dtype, keys, kNormal, random),
+          dout(device, dtype, queries, kNormal, random),
+          out(device, dtype, queries),
+          attn(device, dtype, queries),
+          lse(device, acc, {B, NH, T}),
+          dq(device, dtype, queries),
+          dk(device, dtype, keys),
+          dv(device, dtype, keys) {}
     const int64_t B, S, T, NKV, group, HS, NH;
     const int acc;
     const Shape queries, keys;
@@ -140,11 +166,14 @@ struct Sequence {
 /// A prompt and then single tokens, or any split, through the carried state.
 void momentum_decoding(const Options& options, Report& report) {
     Device device(options);
-    Identity decoding(report, "momentum attention decoded in chunks with a state = whole"), state(report, "momentum state after chunks = whole");
+    Identity decoding(report, "momentum attention decoded in chunks with a state = whole"),
+        state(report, "momentum state after chunks = whole");
     for (int64_t i = 0; i < options.number(kShapes); ++i) {
         Random random(options.seed + static_cast<uint64_t>(i));
         const Sequence z(device, random, DF_F64, true);
-        const Array eta(device, DF_F64, {z.NH}, [](Random& r) { return r.chance(0.2) ? 0.99 : r.uniform(0, 1); }, random), m_all(device, DF_F64, {z.B, z.NH, z.HS});
+        const Array eta(
+            device, DF_F64, {z.NH}, [](Random& r) { return r.chance(0.2) ? 0.99 : r.uniform(0, 1); }, random),
+            m_all(device, DF_F64, {z.B, z.NH, z.HS});
         require_ok(df_momentum_attention_forward(z.out, nullptr, z.lse, m_all, z.q, z.k, z.v, nullptr, eta, nullptr, z.scale), "whole");
         const std::vector<double> expected = z.out.read();
         const Array again(device, DF_F64, z.queries);
@@ -154,7 +183,9 @@ void momentum_decoding(const Options& options, Report& report) {
             const int64_t end = single && at > 0 ? at + 1 : std::min(z.T, at + 1 + random.below(z.T));
             Array next(device, DF_F64, {z.B, z.NH, z.HS});
             const Array lse(device, DF_F64, {z.B, z.NH, end - at}), out = again.slice(at, end);
-            require_ok(df_momentum_attention_forward(out, nullptr, lse, next, z.q.slice(at, end), z.k.slice(0, end), z.v.slice(0, end), nullptr, eta, m, z.scale), "chunk");
+            require_ok(df_momentum_attention_forward(out, nullptr, lse, next, z.q.slice(at, end), z.k.slice(0, end), z.v.slice(0, end),
+                                                     nullptr, eta, m, z.scale),
+                       "chunk");
             require_ok(df_copy(m, next), "copy");
             at = end;
         }
@@ -173,11 +204,15 @@ void no_momentum_is_attention(const Options& options, Report& report) {
                 const Sequence z(device, random, dtype, random.chance(0.5));
                 const Array eta(device, z.acc, {z.NH}, std::vector<double>(static_cast<size_t>(z.NH), 0));
                 if (momentum) {
-                    require_ok(df_momentum_attention_forward(z.out, z.attn, z.lse, nullptr, z.q, z.k, z.v, nullptr, eta, nullptr, z.scale), "forward");
-                    require_ok(df_momentum_attention_backward(z.dq, z.dk, z.dv, nullptr, z.dout, z.q, z.k, z.v, z.attn, z.lse, nullptr, eta, z.scale, 0), "backward");
+                    require_ok(df_momentum_attention_forward(z.out, z.attn, z.lse, nullptr, z.q, z.k, z.v, nullptr, eta, nullptr, z.scale),
+                               "forward");
+                    require_ok(df_momentum_attention_backward(z.dq, z.dk, z.dv, nullptr, z.dout, z.q, z.k, z.v, z.attn, z.lse, nullptr, eta,
+                                                              z.scale, 0),
+                               "backward");
                 } else {
                     require_ok(df_attention_forward(z.out, z.lse, z.q, z.k, z.v, nullptr, z.scale, 1), "forward");
-                    require_ok(df_attention_backward(z.dq, z.dk, z.dv, z.dout, z.q, z.k, z.v, z.out, z.lse, nullptr, z.scale, 1), "backward");
+                    require_ok(df_attention_backward(z.dq, z.dk, z.dv, z.dout, z.q, z.k, z.v, z.out, z.lse, nullptr, z.scale, 1),
+                               "backward");
                 }
                 std::vector<unsigned char> bits;
                 for (const Array* a : {&z.out, &z.lse, &z.dq, &z.dk, &z.dv}) {
@@ -186,14 +221,16 @@ void no_momentum_is_attention(const Options& options, Report& report) {
                 }
                 return bits;
             };
-            report.expect(run(true) == run(false), std::string("momentum attention with eta = 0 is not attention bit for bit, ") + dtype_name(dtype) + " --seed " +
+            report.expect(run(true) == run(false), std::string("momentum attention with eta = 0 is not attention bit for bit, ") +
+                                                       dtype_name(dtype) + " --seed " +
                                                        std::to_string(options.seed + static_cast<uint64_t>(i)));
         }
 }
 
 void grouped_heads_and_tails(const Options& options, Report& report) {
     Device device(options);
-    Identity grouped(report, "grouped query heads = repeated key heads"), gradients(report, "gradients of grouped heads = sums over the group");
+    Identity grouped(report, "grouped query heads = repeated key heads"),
+        gradients(report, "gradients of grouped heads = sums over the group");
     Identity tail(report, "causal attention of the last queries = tail of the whole");
     for (int64_t i = 0; i < options.number(kShapes); ++i) {
         Random random(options.seed + static_cast<uint64_t>(i));
@@ -203,11 +240,13 @@ void grouped_heads_and_tails(const Options& options, Report& report) {
         const auto repeated = [&](const std::vector<double>& x) {
             std::vector<double> y;
             for (size_t row = 0; row < x.size(); row += static_cast<size_t>(z.HS))
-                for (int64_t n = 0; n < z.group; ++n) y.insert(y.end(), x.begin() + static_cast<int64_t>(row), x.begin() + static_cast<int64_t>(row) + z.HS);
+                for (int64_t n = 0; n < z.group; ++n)
+                    y.insert(y.end(), x.begin() + static_cast<int64_t>(row), x.begin() + static_cast<int64_t>(row) + z.HS);
             return y;
         };
         const Shape all = {z.B, z.S, z.NH, z.HS};
-        const Array k(device, DF_F64, all, repeated(z.k.read())), v(device, DF_F64, all, repeated(z.v.read())), out(device, DF_F64, z.queries), lse(device, DF_F64, {z.B, z.NH, z.T});
+        const Array k(device, DF_F64, all, repeated(z.k.read())), v(device, DF_F64, all, repeated(z.v.read())),
+            out(device, DF_F64, z.queries), lse(device, DF_F64, {z.B, z.NH, z.T});
         const Array dq(device, DF_F64, z.queries), dk(device, DF_F64, all), dv(device, DF_F64, all);
         require_ok(df_attention_forward(out, lse, z.q, k, v, nullptr, z.scale, 1), "forward");
         require_ok(df_attention_backward(dq, dk, dv, z.dout, z.q, k, v, out, lse, nullptr, z.scale, 1), "backward");
@@ -216,7 +255,8 @@ void grouped_heads_and_tails(const Options& options, Report& report) {
         for (const auto& [many, few] : {std::make_pair(&dk, &z.dk), std::make_pair(&dv, &z.dv)}) {
             const std::vector<double> x = many->read();
             std::vector<double> sums(x.size() / static_cast<size_t>(z.group));
-            for (size_t n = 0; n < x.size(); ++n) sums[n / static_cast<size_t>(z.group * z.HS) * static_cast<size_t>(z.HS) + n % static_cast<size_t>(z.HS)] += x[n];
+            for (size_t n = 0; n < x.size(); ++n)
+                sums[n / static_cast<size_t>(z.group * z.HS) * static_cast<size_t>(z.HS) + n % static_cast<size_t>(z.HS)] += x[n];
             gradients.equal(sums, few->read());
         }
         const int64_t from = random.below(z.T);

@@ -53,21 +53,28 @@ void check_masked(const Options& options, Report& report) {
                         for (int64_t t = 0; t < T; ++t) {
                             if (lse[static_cast<size_t>((b * NH + h) * T + t)] != -INFINITY) continue;
                             for (int64_t c = 0; c < HS && !momentum_hidden; ++c)
-                                if (out[static_cast<size_t>(((b * T + t) * NH + h) * HS + c)] != 0) failure = "a row with lse -inf is not 0";
+                                if (out[static_cast<size_t>(((b * T + t) * NH + h) * HS + c)] != 0)
+                                    failure = "a row with lse -inf is not 0";
                         }
                 for (int64_t b = 0; b < q[0] && failure.empty(); ++b)
                     if (d.values.at("lengths")[static_cast<size_t>(b)] == 0)
                         for (int64_t n = 0; n < NH * T; ++n)
-                            if (lse[static_cast<size_t>(b * NH * T + n)] != -INFINITY) failure = "lse of a row with nothing to attend is not -inf";
+                            if (lse[static_cast<size_t>(b * NH * T + n)] != -INFINITY)
+                                failure = "lse of a row with nothing to attend is not -inf";
                 if (d.op->has_backward() && failure.empty())
                     for (const char* gradient : {"dk", "dv"}) {
                         const std::vector<double> g = fixture.read(gradient);
                         for (int64_t b = 0; b < keys[0]; ++b)
-                            for (int64_t at = static_cast<int64_t>(d.values.at("lengths")[static_cast<size_t>(b)]) * row; at < S * row; ++at)
-                                if (g[static_cast<size_t>(b * S * row + at)] != 0) failure = std::string(gradient) + " of a masked key is not 0";
+                            for (int64_t at = static_cast<int64_t>(d.values.at("lengths")[static_cast<size_t>(b)]) * row; at < S * row;
+                                 ++at)
+                                if (g[static_cast<size_t>(b * S * row + at)] != 0)
+                                    failure = std::string(gradient) + " of a masked key is not 0";
                     }
-                if (failure.empty()) report.pass();
-                else report.fail("%s %s --seed %llu (%s): %s", name, dtype_name(dtype), static_cast<unsigned long long>(seed), d.text.c_str(), failure.c_str());
+                if (failure.empty())
+                    report.pass();
+                else
+                    report.fail("%s %s --seed %llu (%s): %s", name, dtype_name(dtype), static_cast<unsigned long long>(seed),
+                                d.text.c_str(), failure.c_str());
             }
     }
 }

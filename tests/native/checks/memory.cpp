@@ -28,7 +28,8 @@ int64_t resident_peak() {
 // B = 1, NH = 1: forward and backward over a long sequence need at most 64 MiB beyond inputs and outputs at T = 65,536, and in
 // proportion below.
 void check_memory(const Options& options, Report& report) {
-    const int64_t T = options.T, limit = static_cast<int64_t>(static_cast<double>(kFullLimit) * static_cast<double>(T) / static_cast<double>(kFullT));
+    const int64_t T = options.T,
+                  limit = static_cast<int64_t>(static_cast<double>(kFullLimit) * static_cast<double>(T) / static_cast<double>(kFullT));
     for (const bool momentum : {false, true}) {
         const char* name = momentum ? "momentum_attention" : "attention";
         if (!options.wants(name)) continue;
@@ -51,14 +52,16 @@ void check_memory(const Options& options, Report& report) {
         auto& t = tensors;
         if (momentum) {
             require_ok(df_momentum_attention_forward(t[4], t[5], lse, nullptr, t[0], t[1], t[2], nullptr, eta, nullptr, scale), "forward");
-            require_ok(df_momentum_attention_backward(t[6], t[7], t[8], deta, t[3], t[0], t[1], t[2], t[5], lse, nullptr, eta, scale, 0), "backward");
+            require_ok(df_momentum_attention_backward(t[6], t[7], t[8], deta, t[3], t[0], t[1], t[2], t[5], lse, nullptr, eta, scale, 0),
+                       "backward");
         } else {
             require_ok(df_attention_forward(t[4], lse, t[0], t[1], t[2], nullptr, scale, 1), "forward");
             require_ok(df_attention_backward(t[6], t[7], t[8], t[3], t[0], t[1], t[2], t[4], lse, nullptr, scale, 1), "backward");
         }
         const int64_t beyond = df_device_stat(device, DF_STAT_PEAK_BYTES) - before, grown = resident_peak() - resident;
-        std::printf("%-20s T=%lld: %.2f MiB beyond inputs and outputs, process grew by %.2f MiB, limit %.0f MiB\n", name, static_cast<long long>(T),
-                    static_cast<double>(beyond) / 1048576, static_cast<double>(grown) / 1048576, static_cast<double>(limit) / 1048576);
+        std::printf("%-20s T=%lld: %.2f MiB beyond inputs and outputs, process grew by %.2f MiB, limit %.0f MiB\n", name,
+                    static_cast<long long>(T), static_cast<double>(beyond) / 1048576, static_cast<double>(grown) / 1048576,
+                    static_cast<double>(limit) / 1048576);
         report.expect(beyond <= limit, std::string(name) + ": more memory than the limit");
         report.expect(resident > 0 && grown <= limit, std::string(name) + ": the process grew by more than the limit");
         double sum = 0;
@@ -79,11 +82,12 @@ void check_memory(const Options& options, Report& report) {
         const int64_t before = df_device_stat(device, DF_STAT_BYTES_IN_USE);
         df_device_reset_peak(device);
         require_ok(df_linear_attention_forward(t[4], nullptr, t[0], t[1], t[2], nullptr, nullptr), "forward");
-        require_ok(df_linear_attention_backward(t[5], t[6], t[7], nullptr, nullptr, t[3], nullptr, t[0], t[1], t[2], nullptr, nullptr, 0), "backward");
+        require_ok(df_linear_attention_backward(t[5], t[6], t[7], nullptr, nullptr, t[3], nullptr, t[0], t[1], t[2], nullptr, nullptr, 0),
+                   "backward");
         beyond[i] = df_device_stat(device, DF_STAT_PEAK_BYTES) - before;
     }
-    std::printf("%-20s T=%lld: %.2f MiB, T=%lld: %.2f MiB beyond inputs and outputs\n", "linear_attention", static_cast<long long>(T / 16), static_cast<double>(beyond[0]) / 1048576,
-                static_cast<long long>(T / 4), static_cast<double>(beyond[1]) / 1048576);
+    std::printf("%-20s T=%lld: %.2f MiB, T=%lld: %.2f MiB beyond inputs and outputs\n", "linear_attention", static_cast<long long>(T / 16),
+                static_cast<double>(beyond[0]) / 1048576, static_cast<long long>(T / 4), static_cast<double>(beyond[1]) / 1048576);
     // A quarter more than four times, for the pool's size classes.
     report.expect(beyond[1] <= 5 * beyond[0] && beyond[1] <= kFullLimit, "linear_attention: memory grows faster than T");
 }

@@ -25,7 +25,8 @@ extern "C" __attribute__((visibility("default"))) int posix_memalign(void** out,
 namespace dualform::test {
 
 void check_out_of_memory(const Options& options, Report& report) {
-    if (options.backend != "cpu") return report.skip("out-of-memory on " + options.backend, "only the cpu backend's allocations can be made to fail");
+    if (options.backend != "cpu")
+        return report.skip("out-of-memory on " + options.backend, "only the cpu backend's allocations can be made to fail");
     Device device(options);
     int64_t injected = 0;
     for (const auto& [name, make] : cases()) {
@@ -50,11 +51,17 @@ void check_out_of_memory(const Options& options, Report& report) {
                         break;
                     }
                     ++injected;
-                    if (status != DF_OUT_OF_MEMORY) failure = "allocation " + std::to_string(n) + " failed, status " + std::to_string(status) + ", expected DF_OUT_OF_MEMORY";
-                    else if (!fixture.damage().empty()) failure = fixture.damage();
+                    if (status != DF_OUT_OF_MEMORY)
+                        failure =
+                            "allocation " + std::to_string(n) + " failed, status " + std::to_string(status) + ", expected DF_OUT_OF_MEMORY";
+                    else if (!fixture.damage().empty())
+                        failure = fixture.damage();
                 }
-                if (failure.empty()) report.pass();
-                else report.fail("%s %s --seed %llu: %s", name.c_str(), dtype_name(dtype), static_cast<unsigned long long>(seed), failure.c_str());
+                if (failure.empty())
+                    report.pass();
+                else
+                    report.fail("%s %s --seed %llu: %s", name.c_str(), dtype_name(dtype), static_cast<unsigned long long>(seed),
+                                failure.c_str());
             }
     }
     df_tensor* t = nullptr;

@@ -20,11 +20,16 @@ void check_steady_state(const Options& options, Report& report) {
                 for (int round = 0; round < 4; ++round) {
                     if (call(*d.op, fixture.handles()) != DF_OK) failure = df_last_error();
                     const int64_t now = df_device_stat(device, DF_STAT_SYSTEM_ALLOCS);
-                    if (round == 0) after_first = now;
-                    else if (now != after_first) failure = std::to_string(now - after_first) + " allocations after the first call";
+                    if (round == 0)
+                        after_first = now;
+                    else if (now != after_first)
+                        failure = std::to_string(now - after_first) + " allocations after the first call";
                 }
-                if (failure.empty()) report.pass();
-                else report.fail("%s %s --seed %llu: %s", name.c_str(), dtype_name(dtype), static_cast<unsigned long long>(seed), failure.c_str());
+                if (failure.empty())
+                    report.pass();
+                else
+                    report.fail("%s %s --seed %llu: %s", name.c_str(), dtype_name(dtype), static_cast<unsigned long long>(seed),
+                                failure.c_str());
             }
     }
 }

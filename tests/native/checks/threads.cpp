@@ -20,7 +20,9 @@ void check_threads(const Options& options, Report& report) {
     for (const auto& [name, make] : cases()) {
         if (!options.wants(name)) continue;
         for (int64_t i = 0; i < options.number(2); ++i) {
-            Work w{name, draw_case(name, options.dtype >= 0 ? options.dtype : int{DF_F32}, options.seed + static_cast<uint64_t>(i), false), {}};
+            Work w{name,
+                   draw_case(name, options.dtype >= 0 ? options.dtype : int{DF_F32}, options.seed + static_cast<uint64_t>(i), false),
+                   {}};
             Fixture fixture(device, *w.d.op, w.d.values, Placement::kPadded, 1);
             require_ok(call(*w.d.op, fixture.handles()), name.c_str());
             w.alone = fixture.output_bits();
@@ -38,7 +40,8 @@ void check_threads(const Options& options, Report& report) {
                     try {
                         Fixture fixture(device, *w.d.op, w.d.values, Placement::kPadded, 1);
                         require_ok(call(*w.d.op, fixture.handles()), w.name.c_str());
-                        if (fixture.output_bits() != w.alone) failures[static_cast<size_t>(caller)].push_back(w.name + ": other bits than alone");
+                        if (fixture.output_bits() != w.alone)
+                            failures[static_cast<size_t>(caller)].push_back(w.name + ": other bits than alone");
                     } catch (const Failure& f) {
                         failures[static_cast<size_t>(caller)].push_back(f.sentence);
                     }

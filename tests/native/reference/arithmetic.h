@@ -26,9 +26,12 @@ inline double round_to_bf16(double x) {
 
 inline double round_to(int dtype, double x) {
     switch (dtype) {
-        case DF_F32: return static_cast<float>(x);
-        case DF_BF16: return round_to_bf16(x);
-        default: return x;
+        case DF_F32:
+            return static_cast<float>(x);
+        case DF_BF16:
+            return round_to_bf16(x);
+        default:
+            return x;
     }
 }
 

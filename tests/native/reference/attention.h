@@ -25,8 +25,9 @@ struct AttentionResult {
 
 /// eta empty: plain attention. dout empty: no backward.
 template <class A>
-AttentionResult<A> attention(const Arithmetic<A>& a, const AttentionSizes& z, const std::vector<A>& q, const std::vector<A>& k, const std::vector<A>& v,
-                             const std::vector<A>& dout, const std::vector<A>& eta, const std::vector<A>& state_in) {
+AttentionResult<A> attention(const Arithmetic<A>& a, const AttentionSizes& z, const std::vector<A>& q, const std::vector<A>& k,
+                             const std::vector<A>& v, const std::vector<A>& dout, const std::vector<A>& eta,
+                             const std::vector<A>& state_in) {
     const int64_t T = z.T, S = z.S, HS = z.HS, group = z.NH / z.NKV, first = S - T;
     const A scale = static_cast<A>(z.scale);
     AttentionResult<A> r;
@@ -74,23 +75,28 @@ AttentionResult<A> attention(const Arithmetic<A>& a, const AttentionSizes& z, co
                     if (n == 0) {
                         lse = -std::numeric_limits<A>::infinity();
                     } else {
-                        lse = raw_highest + std::log(pairwise_sum<A>(n, [&](int64_t s) { return std::exp(raw[static_cast<size_t>(s)] - raw_highest); }));
+                        lse = raw_highest +
+                              std::log(pairwise_sum<A>(n, [&](int64_t s) { return std::exp(raw[static_cast<size_t>(s)] - raw_highest); }));
                         const A sum = pairwise_sum<A>(n, [&](int64_t s) { return std::exp(P_h[t * S + s] - highest); });
                         for (int64_t s = 0; s < n; ++s) P_h[t * S + s] = a.stored(std::exp(P_h[t * S + s] - highest) / sum);
                         for (int64_t i = 0; i < HS; ++i)
-                            r.attn[at + static_cast<size_t>(i)] = a.stored(pairwise_sum<A>(n, [&](int64_t s) { return P_h[t * S + s] * v_b[s * row + i]; }));
+                            r.attn[at + static_cast<size_t>(i)] =
+                                a.stored(pairwise_sum<A>(n, [&](int64_t s) { return P_h[t * S + s] * v_b[s * row + i]; }));
                     }
                     for (int64_t i = 0; i < HS; ++i) r.out[at + static_cast<size_t>(i)] = r.attn[at + static_cast<size_t>(i)];
                     if (!dout.empty()) {
-                        const A delta = pairwise_sum<A>(HS, [&](int64_t i) { return dout[at + static_cast<size_t>(i)] * r.attn[at + static_cast<size_t>(i)]; });
+                        const A delta = pairwise_sum<A>(
+                            HS, [&](int64_t i) { return dout[at + static_cast<size_t>(i)] * r.attn[at + static_cast<size_t>(i)]; });
                         for (int64_t s = 0; s < n; ++s) {
                             // As the op is declared, backward has the weights from the saved lse.
                             P_h[t * S + s] = a.stored(std::exp(raw[static_cast<size_t>(s)] - lse));
-                            const A dP = a.stored(pairwise_sum<A>(HS, [&](int64_t i) { return dout[at + static_cast<size_t>(i)] * v_b[s * row + i]; }));
+                            const A dP = a.stored(
+                                pairwise_sum<A>(HS, [&](int64_t i) { return dout[at + static_cast<size_t>(i)] * v_b[s * row + i]; }));
                             dS_h[t * S + s] = a.stored(P_h[t * S + s] * (dP - delta));
                         }
                         for (int64_t i = 0; i < HS; ++i)
-                            r.dq[at + static_cast<size_t>(i)] = scale * pairwise_sum<A>(n, [&](int64_t s) { return dS_h[t * S + s] * k_b[s * row + i]; });
+                            r.dq[at + static_cast<size_t>(i)] =
+                                scale * pairwise_sum<A>(n, [&](int64_t s) { return dS_h[t * S + s] * k_b[s * row + i]; });
                     }
                 }
             }
@@ -98,9 +104,13 @@ AttentionResult<A> attention(const Arithmetic<A>& a, const AttentionSizes& z, co
                 for (int64_t s = 0; s < S; ++s)
                     for (int64_t i = 0; i < HS; ++i) {
                         const size_t at = static_cast<size_t>(((b * S + s) * z.NKV + g) * HS + i);
-                        const auto query = [&](int64_t n) { return static_cast<size_t>(((b * T + n % T) * z.NH + g * group + n / T) * HS + i); };
-                        r.dk[at] = scale * pairwise_sum<A>(group * T, [&](int64_t n) { return dS[static_cast<size_t>(n * S + s)] * q[query(n)]; });
-                        r.dv[at] = pairwise_sum<A>(group * T, [&](int64_t n) { return P[static_cast<size_t>(n * S + s)] * dout[query(n)]; });
+                        const auto query = [&](int64_t n) {
+                            return static_cast<size_t>(((b * T + n % T) * z.NH + g * group + n / T) * HS + i);
+                        };
+                        r.dk[at] =
+                            scale * pairwise_sum<A>(group * T, [&](int64_t n) { return dS[static_cast<size_t>(n * S + s)] * q[query(n)]; });
+                        r.dv[at] =
+                            pairwise_sum<A>(group * T, [&](int64_t n) { return P[static_cast<size_t>(n * S + s)] * dout[query(n)]; });
                     }
             if (eta.empty()) continue;
 
@@ -112,8 +122,11 @@ AttentionResult<A> attention(const Arithmetic<A>& a, const AttentionSizes& z, co
                 const auto momentum = [&](int64_t p, int64_t i) {
                     if (eta[static_cast<size_t>(h)] == 0) return A(0);
                     const int64_t from = state_in.empty() ? 0 : first, to = std::min(p, length);
-                    A m = to > from ? pairwise_sum_from<A>(from, to - from, [&](int64_t s) { return eta_to[static_cast<size_t>(p - s)] * v_b[s * row + i]; }) : A(0);
-                    if (!state_in.empty()) m += eta_to[static_cast<size_t>(p - first)] * state_in[static_cast<size_t>((b * z.NH + h) * HS + i)];
+                    A m = to > from ? pairwise_sum_from<A>(from, to - from,
+                                                           [&](int64_t s) { return eta_to[static_cast<size_t>(p - s)] * v_b[s * row + i]; })
+                                    : A(0);
+                    if (!state_in.empty())
+                        m += eta_to[static_cast<size_t>(p - first)] * state_in[static_cast<size_t>((b * z.NH + h) * HS + i)];
                     return m;
                 };
                 for (int64_t i = 0; i < HS; ++i) {
@@ -135,8 +148,8 @@ AttentionResult<A> attention(const Arithmetic<A>& a, const AttentionSizes& z, co
                 for (int64_t s = 0; s < length; ++s) {
                     const int64_t t0 = std::max<int64_t>(0, s + 1 - first);  // queries after key s
                     for (int64_t i = 0; i < HS && t0 < T; ++i)
-                        r.dv[static_cast<size_t>(((b * S + s) * z.NKV + g) * HS + i)] +=
-                            pairwise_sum_from<A>(t0, T - t0, [&](int64_t t) { return eta_to[static_cast<size_t>(t + first - s)] * dout_at(t)[i]; });
+                        r.dv[static_cast<size_t>(((b * S + s) * z.NKV + g) * HS + i)] += pairwise_sum_from<A>(
+                            t0, T - t0, [&](int64_t t) { return eta_to[static_cast<size_t>(t + first - s)] * dout_at(t)[i]; });
                 }
             }
         }

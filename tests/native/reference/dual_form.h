@@ -13,7 +13,8 @@ std::vector<A> outer_products(const std::vector<A>& e, const std::vector<A>& xp,
     std::vector<A> w(static_cast<size_t>(O * I));
     for (int64_t o = 0; o < O; ++o)
         for (int64_t i = 0; i < I; ++i)
-            w[static_cast<size_t>(o * I + i)] = pairwise_sum<A>(N, [&](int64_t n) { return e[static_cast<size_t>(n * O + o)] * xp[static_cast<size_t>(n * I + i)]; });
+            w[static_cast<size_t>(o * I + i)] =
+                pairwise_sum<A>(N, [&](int64_t n) { return e[static_cast<size_t>(n * O + o)] * xp[static_cast<size_t>(n * I + i)]; });
     return w;
 }
 
@@ -23,8 +24,9 @@ std::vector<A> product(const std::vector<A>& a, const std::vector<A>& b, int64_t
     std::vector<A> c(static_cast<size_t>(M * N));
     for (int64_t m = 0; m < M; ++m)
         for (int64_t n = 0; n < N; ++n)
-            c[static_cast<size_t>(m * N + n)] =
-                pairwise_sum<A>(K, [&](int64_t k) { return a[static_cast<size_t>(m * K + k)] * b[static_cast<size_t>(transposed ? n * K + k : k * N + n)]; });
+            c[static_cast<size_t>(m * N + n)] = pairwise_sum<A>(K, [&](int64_t k) {
+                return a[static_cast<size_t>(m * K + k)] * b[static_cast<size_t>(transposed ? n * K + k : k * N + n)];
+            });
     return c;
 }
 
@@ -34,8 +36,9 @@ struct LinearAttentionResult {
 };
 
 template <class A>
-LinearAttentionResult<A> linear_attention(int64_t B, int64_t T, int64_t NH, int64_t HS, const std::vector<A>& q, const std::vector<A>& k, const std::vector<A>& v,
-                                          const std::vector<A>& decay, const std::vector<A>& state_in, const std::vector<A>& dout, const std::vector<A>& dstate_out) {
+LinearAttentionResult<A> linear_attention(int64_t B, int64_t T, int64_t NH, int64_t HS, const std::vector<A>& q, const std::vector<A>& k,
+                                          const std::vector<A>& v, const std::vector<A>& decay, const std::vector<A>& state_in,
+                                          const std::vector<A>& dout, const std::vector<A>& dstate_out) {
     LinearAttentionResult<A> r;
     const auto n = static_cast<size_t>(B * T * NH * HS), square = static_cast<size_t>(HS * HS);
     r.out.assign(n, 0);
@@ -57,8 +60,10 @@ LinearAttentionResult<A> linear_attention(int64_t B, int64_t T, int64_t NH, int6
                 std::vector<A>& now = S[static_cast<size_t>(t + 1)];
                 for (int64_t i = 0; i < HS; ++i) {
                     for (int64_t j = 0; j < HS; ++j)
-                        now[static_cast<size_t>(i * HS + j)] = keep * S[static_cast<size_t>(t)][static_cast<size_t>(i * HS + j)] + v[at(t) + static_cast<size_t>(i)] * k[at(t) + static_cast<size_t>(j)];
-                    r.out[at(t) + static_cast<size_t>(i)] = pairwise_sum<A>(HS, [&](int64_t j) { return now[static_cast<size_t>(i * HS + j)] * q[at(t) + static_cast<size_t>(j)]; });
+                        now[static_cast<size_t>(i * HS + j)] = keep * S[static_cast<size_t>(t)][static_cast<size_t>(i * HS + j)] +
+                                                               v[at(t) + static_cast<size_t>(i)] * k[at(t) + static_cast<size_t>(j)];
+                    r.out[at(t) + static_cast<size_t>(i)] = pairwise_sum<A>(
+                        HS, [&](int64_t j) { return now[static_cast<size_t>(i * HS + j)] * q[at(t) + static_cast<size_t>(j)]; });
                 }
             }
             for (size_t i = 0; i < square; ++i) r.state_out[state + i] = S[static_cast<size_t>(T)][i];
@@ -73,12 +78,16 @@ LinearAttentionResult<A> linear_attention(int64_t B, int64_t T, int64_t NH, int6
                     }
                 const std::vector<A>& now = S[static_cast<size_t>(t + 1)];
                 for (int64_t i = 0; i < HS; ++i) {
-                    r.dq[at(t) + static_cast<size_t>(i)] = pairwise_sum<A>(HS, [&](int64_t j) { return now[static_cast<size_t>(j * HS + i)] * dout[at(t) + static_cast<size_t>(j)]; });
-                    r.dk[at(t) + static_cast<size_t>(i)] = pairwise_sum<A>(HS, [&](int64_t j) { return dS[static_cast<size_t>(j * HS + i)] * v[at(t) + static_cast<size_t>(j)]; });
-                    r.dv[at(t) + static_cast<size_t>(i)] = pairwise_sum<A>(HS, [&](int64_t j) { return dS[static_cast<size_t>(i * HS + j)] * k[at(t) + static_cast<size_t>(j)]; });
+                    r.dq[at(t) + static_cast<size_t>(i)] = pairwise_sum<A>(
+                        HS, [&](int64_t j) { return now[static_cast<size_t>(j * HS + i)] * dout[at(t) + static_cast<size_t>(j)]; });
+                    r.dk[at(t) + static_cast<size_t>(i)] = pairwise_sum<A>(
+                        HS, [&](int64_t j) { return dS[static_cast<size_t>(j * HS + i)] * v[at(t) + static_cast<size_t>(j)]; });
+                    r.dv[at(t) + static_cast<size_t>(i)] = pairwise_sum<A>(
+                        HS, [&](int64_t j) { return dS[static_cast<size_t>(i * HS + j)] * k[at(t) + static_cast<size_t>(j)]; });
                 }
                 if (!decay.empty())
-                    r.ddecay[static_cast<size_t>(h)] += pairwise_sum<A>(HS * HS, [&](int64_t i) { return dS[static_cast<size_t>(i)] * S[static_cast<size_t>(t)][static_cast<size_t>(i)]; });
+                    r.ddecay[static_cast<size_t>(h)] += pairwise_sum<A>(
+                        HS * HS, [&](int64_t i) { return dS[static_cast<size_t>(i)] * S[static_cast<size_t>(t)][static_cast<size_t>(i)]; });
             }
             for (size_t i = 0; i < square; ++i) r.dstate_in[state + i] = keep * dS[i];
         }

@@ -1,6 +1,7 @@
 // Attention and momentum attention, backward. Scores are computed again from q, k and lse, twice: one task per (b, query head, 64 queries)
 // for dq, one per (b, key head, 64 keys) for dk and dv. Every gradient has one owner, so sums have a fixed order and need no atomics.
 #include "cpu/kernels/attention_tile.h"
+#include "cpu/kernels/attention_widened.h"
 #include "cpu/kernels/momentum.h"
 
 namespace dualform::cpu::DF_ISA {
@@ -317,9 +318,41 @@ int backward(df_queue* queue, const df_attention_args* args, df_error* error) {
     return DF_OK;
 }
 
+/// A small call, in float64. What forward saved was rounded, so the forward pass is done again.
+int backward_widened(df_queue* queue, const df_attention_args* args, df_error* error) {
+    WidenedTensors tensors;
+    const int q = tensors.add(args->q), k = tensors.add(args->k), v = tensors.add(args->v), dout = tensors.add(args->dout);
+    const int out = tensors.add(args->dout), attn = tensors.add(args->eta != nullptr ? args->dout : nullptr), lse = tensors.add(args->lse);
+    const int dq = tensors.add(args->dq), dk = tensors.add(args->dk), dv = tensors.add(args->dv);
+    const Scratch scratch(queue, tensors.bytes());
+    if (!scratch) return out_of_memory(error, args->eta != nullptr ? "momentum_attention_backward" : "attention_backward", tensors.bytes());
+    tensors.place(scratch);
+    const int inputs[] = {q, k, v, dout};
+    for (int input : inputs) tensors.widen(input);
+    df_attention_args wide = *args;
+    wide.q = tensors[q];
+    wide.k = tensors[k];
+    wide.v = tensors[v];
+    wide.dout = tensors[dout];
+    wide.out = tensors[out];
+    wide.attn = tensors[attn];
+    wide.lse = tensors[lse];
+    int status = attention_forward_f64(queue, &wide, error);
+    if (status != DF_OK) return status;
+    wide.dq = tensors[dq];
+    wide.dk = tensors[dk];
+    wide.dv = tensors[dv];
+    status = backward<double>(queue, &wide, error);
+    if (status != DF_OK) return status;
+    const int outputs[] = {dq, dk, dv};
+    for (int output : outputs) tensors.narrow(output);
+    return DF_OK;
+}
+
 }  // namespace
 
 int attention_backward(df_queue* queue, const df_attention_args* args, df_error* error) {
+    if (args->q->dtype != DF_F64 && is_widened(AttentionSizes(args))) return backward_widened(queue, args, error);
     return dispatch(args->q->dtype, [&](auto type) { return backward<typename decltype(type)::type>(queue, args, error); });
 }
 

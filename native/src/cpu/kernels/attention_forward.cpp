@@ -1,6 +1,7 @@
 // Attention and momentum attention, forward. One task per (b, query head, 64 queries); the keys stream past with an online softmax. A lone
 // query (cached decoding) has a path of its own, vectorised along the head size.
 #include "cpu/kernels/attention_tile.h"
+#include "cpu/kernels/attention_widened.h"
 #include "cpu/kernels/momentum.h"
 
 namespace dualform::cpu::DF_ISA {
@@ -274,9 +275,39 @@ int forward(df_queue* queue, const df_attention_args* args, df_error* error) {
     return DF_OK;
 }
 
+/// A small call, in float64.
+int forward_widened(df_queue* queue, const df_attention_args* args, df_error* error) {
+    WidenedTensors tensors;
+    const int q = tensors.add(args->q), k = tensors.add(args->k), v = tensors.add(args->v), state_in = tensors.add(args->state_in);
+    const int out = tensors.add(args->out), attn = tensors.add(args->attn), lse = tensors.add(args->lse);
+    const int state_out = tensors.add(args->state_out);
+    const Scratch scratch(queue, tensors.bytes());
+    if (!scratch) return out_of_memory(error, args->eta != nullptr ? "momentum_attention_forward" : "attention_forward", tensors.bytes());
+    tensors.place(scratch);
+    const int inputs[] = {q, k, v, state_in};
+    for (int input : inputs) tensors.widen(input);
+    df_attention_args wide = *args;
+    wide.q = tensors[q];
+    wide.k = tensors[k];
+    wide.v = tensors[v];
+    wide.state_in = tensors[state_in];
+    wide.out = tensors[out];
+    wide.attn = tensors[attn];
+    wide.lse = tensors[lse];
+    wide.state_out = tensors[state_out];
+    const int status = attention_forward_f64(queue, &wide, error);
+    if (status != DF_OK) return status;
+    const int outputs[] = {out, attn, lse, state_out};
+    for (int output : outputs) tensors.narrow(output);
+    return DF_OK;
+}
+
 }  // namespace
 
+int attention_forward_f64(df_queue* queue, const df_attention_args* args, df_error* error) { return forward<double>(queue, args, error); }
+
 int attention_forward(df_queue* queue, const df_attention_args* args, df_error* error) {
+    if (args->q->dtype != DF_F64 && is_widened(AttentionSizes(args))) return forward_widened(queue, args, error);
     return dispatch(args->q->dtype, [&](auto type) { return forward<typename decltype(type)::type>(queue, args, error); });
 }
 

@@ -6,11 +6,15 @@ namespace dualform::cpu::DF_ISA {
 
 namespace {
 
-/// Counts the targets that are not ignored; a target out of range is an error.
-int count_targets(int64_t* count, const Rows<const int32_t>& targets, int64_t N, int64_t V, int ignore_index, df_error* error) {
+/// Copies the targets and counts those that are not ignored; one out of range is an error. Logits are indexed with the copies alone: each
+/// target is read once (volatile), so what another thread writes to targets after its check is never an index.
+int copy_targets(int32_t* copies, int64_t* count, const df_view* targets, int64_t V, int ignore_index, df_error* error) {
+    const Rows<const volatile int32_t> each(targets, 0);
+    const int64_t N = numel(targets);
     *count = 0;
     for (int64_t n = 0; n < N; ++n) {
-        const int32_t target = *targets[n];
+        const int32_t target = *each[n];
+        copies[n] = target;
         if (target == ignore_index) continue;
         if (target < 0 || target >= V)
             return fail(error, DF_INVALID_ARGUMENT, "targets[%lld]: %d, expected 0..%lld or ignore_index %d", static_cast<long long>(n),
@@ -51,14 +55,17 @@ int run(df_queue* queue, const df_cross_entropy_args* args, df_error* error) {
     const Rows<const T> logits(args->logits);
     const Rows<T> dlogits(args->dlogits);
     const Rows<A> losses(args->losses, 0);
-    const Rows<const int32_t> targets(args->targets, 0);
+    const size_t bytes = size_t(N) * sizeof(int32_t);
+    Scratch copies(queue, bytes);
+    if (!copies) return out_of_memory(error, "cross_entropy", bytes);
+    int32_t* targets = copies.as<int32_t>();
     int64_t count;
-    const int status = count_targets(&count, targets, N, V, args->ignore_index, error);
+    const int status = copy_targets(targets, &count, args->targets, V, args->ignore_index, error);
     if (status != DF_OK) return status;
     const int64_t block = larger<int64_t>(1, kGrain / V);
     for_pieces(queue, ceil_div(N, block), 4 * N * V, [&](int64_t b, int) {
         for (int64_t n = b * block, end = smaller(n + block, N); n < end; ++n) {
-            const int32_t target = *targets[n];
+            const int32_t target = targets[n];
             T* dlogits_n = dlogits ? dlogits[n] : nullptr;
             if (target != args->ignore_index) {
                 *losses[n] = A(row_loss<T>(dlogits_n, logits[n], V, target, double(count)));

@@ -8,12 +8,14 @@ namespace dualform::cpu::DF_ISA {
 
 namespace {
 
-/// Every id in 0..V-1, or a sentence with the first one that is not.
-int check_ids(const df_view* ids, int64_t V, df_error* error) {
-    const Rows<const int32_t> each(ids, 0);
+/// Copies the ids, every one in 0..V-1, or leaves a sentence with the first one that is not. Tables are indexed with the copies alone: each
+/// id is read once (volatile), so what another thread writes to ids after its check is never an index.
+int copy_ids(int32_t* copies, const df_view* ids, int64_t V, df_error* error) {
+    const Rows<const volatile int32_t> each(ids, 0);
     const int64_t N = numel(ids);
     for (int64_t n = 0; n < N; ++n) {
         const int32_t id = *each[n];
+        copies[n] = id;
         if (id >= 0 && id < V) continue;
         char place[32 * DF_MAX_RANK] = "";
         int length = 0;
@@ -31,17 +33,16 @@ int check_ids(const df_view* ids, int64_t V, df_error* error) {
 int64_t sequence_length(const df_view* ids) { return ids->rank == 0 ? 1 : ids->shape[ids->rank - 1]; }
 
 template <class T>
-void forward(df_queue* queue, const df_embedding_args* args) {
+void forward(df_queue* queue, const df_embedding_args* args, const int32_t* ids) {
     using A = Accumulate<T>;
     const int64_t C = args->out->shape[args->out->rank - 1], N = numel(args->ids), sequence = sequence_length(args->ids);
     const Rows<T> out(args->out);
     const Rows<const T> wte(args->wte), wpe(args->wpe);
-    const Rows<const int32_t> ids(args->ids, 0);
     const int64_t block = larger<int64_t>(1, kGrain / C);
     for_pieces(queue, ceil_div(N, block), N * C, [&](int64_t b, int) {
         for (int64_t n = b * block, end = smaller(n + block, N); n < end; ++n) {
             T* out_n = out[n];
-            const T *token = wte[*ids[n]], *place = wpe ? wpe[args->position + n % sequence] : nullptr;
+            const T *token = wte[ids[n]], *place = wpe ? wpe[args->position + n % sequence] : nullptr;
             for_vectors<A>(C, [&](int64_t i, int lanes) {
                 Vec<A> v = load_lanes<A>(token + i, lanes);
                 if (place != nullptr) v += load_lanes<A>(place + i, lanes);
@@ -88,19 +89,21 @@ template <class T>
 int backward(df_queue* queue, const df_embedding_args* args, df_error* error) {
     const int64_t C = args->dout->shape[args->dout->rank - 1], N = numel(args->ids), sequence = sequence_length(args->ids);
     const Rows<const T> dout(args->dout);
-    const Rows<const int32_t> ids(args->ids, 0);
     const bool accumulate = args->accumulate != 0;
     if (args->dwte != nullptr) {
         // Tokens sorted by id, in batch order within an id: those of id v are order[begin[v]] .. order[begin[v + 1] - 1].
         const int64_t V = args->dwte->shape[0];
-        const size_t bytes = size_t(V + 2 + N) * sizeof(int64_t);
+        const size_t ids_at = size_t(V + 2 + N) * sizeof(int64_t), bytes = ids_at + size_t(N) * sizeof(int32_t);
         Scratch scratch(queue, bytes);
         if (!scratch) return out_of_memory(error, "embedding_backward", bytes);
         int64_t *begin = scratch.as<int64_t>(), *order = begin + V + 2;
+        int32_t* ids = scratch.as<int32_t>(ids_at);
+        const int status = copy_ids(ids, args->ids, V, error);
+        if (status != DF_OK) return status;
         for (int64_t v = 0; v < V + 2; ++v) begin[v] = 0;
-        for (int64_t n = 0; n < N; ++n) ++begin[*ids[n] + 2];
+        for (int64_t n = 0; n < N; ++n) ++begin[int64_t{ids[n]} + 2];
         for (int64_t v = 2; v < V + 2; ++v) begin[v] += begin[v - 1];
-        for (int64_t n = 0; n < N; ++n) order[begin[*ids[n] + 1]++] = n;
+        for (int64_t n = 0; n < N; ++n) order[begin[int64_t{ids[n]} + 1]++] = n;
         with_table_type<T>(args->dwte, args->dout, [&](auto type) {
             using G = typename decltype(type)::type;
             const Rows<G> dwte(args->dwte);
@@ -127,19 +130,18 @@ int backward(df_queue* queue, const df_embedding_args* args, df_error* error) {
 }  // namespace
 
 int embedding_forward(df_queue* queue, const df_embedding_args* args, df_error* error) {
-    const int status = check_ids(args->ids, args->wte->shape[0], error);
+    const size_t bytes = size_t(numel(args->ids)) * sizeof(int32_t);
+    Scratch ids(queue, bytes);
+    if (!ids) return out_of_memory(error, "embedding_forward", bytes);
+    const int status = copy_ids(ids.as<int32_t>(), args->ids, args->wte->shape[0], error);
     if (status != DF_OK) return status;
     return dispatch(args->out->dtype, [&](auto type) {
-        forward<typename decltype(type)::type>(queue, args);
+        forward<typename decltype(type)::type>(queue, args, ids.as<int32_t>());
         return DF_OK;
     });
 }
 
 int embedding_backward(df_queue* queue, const df_embedding_args* args, df_error* error) {
-    if (args->dwte != nullptr) {
-        const int status = check_ids(args->ids, args->dwte->shape[0], error);
-        if (status != DF_OK) return status;
-    }
     return dispatch(args->dout->dtype, [&](auto type) { return backward<typename decltype(type)::type>(queue, args, error); });
 }
 

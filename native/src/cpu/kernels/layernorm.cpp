@@ -86,9 +86,12 @@ int forward(df_queue* queue, const df_layernorm_args* args, df_error* error) {
 template <class T, class A>
 void backward_row(T* dx, double* dweight, double* dbias, const T* dout, const T* dsum, const T* sum, const T* weight, A mean, A rstd,
                   int64_t C) {
-    double sums[2];
+    double sums[2], rests[1];
+    // The saved mean is rounded; beside a large mean what it lost is no small part of sum - mean.
+    row_sums<A, 1, 16>(rests, C, [&](int64_t i, int lanes, Vec<A>* t) { t[0] = load_lanes<A>(sum + i, lanes, mean) - mean; });
+    const A rest = A(rests[0] / double(C));
     row_sums<A, 2, 16>(sums, C, [&](int64_t i, int lanes, Vec<A>* t) {
-        const Vec<A> dy = load_lanes<A>(dout + i, lanes), h = (load_lanes<A>(sum + i, lanes, mean) - mean) * rstd;
+        const Vec<A> dy = load_lanes<A>(dout + i, lanes), h = ((load_lanes<A>(sum + i, lanes, mean) - mean) - rest) * rstd;
         t[0] = dy * load_lanes<A>(weight + i, lanes);
         t[1] = t[0] * h;
         if (dweight != nullptr) {
@@ -97,13 +100,13 @@ void backward_row(T* dx, double* dweight, double* dbias, const T* dout, const T*
         }
     });
     if (C == 1) {  // g - mean_c g is exactly 0, which a fused multiply-add would miss
-        const A h = (A(get(sum)) - mean) * rstd, g = A(sums[0]), d = -rstd * h * (g * h);
+        const A h = ((A(get(sum)) - mean) - rest) * rstd, g = A(sums[0]), d = -rstd * h * (g * h);
         put(dx, dsum != nullptr ? d + A(get(dsum)) : d);
         return;
     }
     const A mean_g = A(sums[0] / double(C)), mean_gh = A(sums[1] / double(C));
     for_vectors<A>(C, [&](int64_t i, int lanes) {
-        const Vec<A> h = (load_lanes<A>(sum + i, lanes, mean) - mean) * rstd;
+        const Vec<A> h = ((load_lanes<A>(sum + i, lanes, mean) - mean) - rest) * rstd;
         const Vec<A> g = load_lanes<A>(dout + i, lanes) * load_lanes<A>(weight + i, lanes);
         Vec<A> d = rstd * ((g - mean_g) - h * mean_gh);
         if (dsum != nullptr) d += load_lanes<A>(dsum + i, lanes);

@@ -294,7 +294,7 @@ int run_sweep(df_queue* queue, const char* op, const Sweep& sweep, df_error* err
     const size_t tile_bytes = Tiles<A>::layout(nullptr, nullptr, plan);
     const int64_t work = smaller(plan.segment, plan.time) * 2 * size * (n + kChunk / 2);
     const int64_t group = larger(int64_t{1}, kTaskWork / work), indices = ceil_div(heads * plan.segments, group);
-    const int64_t workers = indices == 1 ? 1 : thread_count(queue);
+    const int64_t workers = indices == 1 && inner == 0 ? 1 : thread_count(queue);
     // After the tiles: initial states of the inner segments with their slopes, then partial sums of ddecay.
     const size_t states_at = tile_bytes * size_t(workers);
     const size_t sums_at = states_at + size_t(heads * inner * state * (slopes ? 2 : 1)) * sizeof(double);

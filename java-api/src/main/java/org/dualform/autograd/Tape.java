@@ -105,7 +105,7 @@ public final class Tape implements AutoCloseable {
         Node leaf = new Node(value);
         leaf.retained = true;
         if (gradient != null) {
-            Gradients.checkGradient(value, open(gradient, "gradient"));
+            Gradients.checkGradient(value, here(open(gradient, "gradient"), "gradient"));
             leaf.gradient = gradient;
             leaf.defined = true;
         }
