@@ -54,13 +54,17 @@ struct EmbeddingGradient {
 /// every token with that id, in order, one column a thread, and writes the row once.
 __global__ void __launch_bounds__(kThreads) embedding_backward_tokens(EmbeddingGradient p, int64_t column_blocks) {
     __shared__ int32_t window[kThreads];
+    __shared__ int32_t own; /* read once: every thread takes the same path */
     __shared__ int earlier;
     const int64_t n = blockIdx.x / column_blocks, tokens = p.batch * p.time;
     const int64_t c = blockIdx.x % column_blocks * kThreads + threadIdx.x;
-    const int32_t id = p.id(n);
-    const bool owns = c < p.columns && within(id, p.vocabulary);
-    if (threadIdx.x == 0) earlier = 0;
+    if (threadIdx.x == 0) {
+        own = p.id(n);
+        earlier = 0;
+    }
     __syncthreads();
+    const int32_t id = own;
+    if (!within(id, p.vocabulary)) return;
     for (int64_t k = threadIdx.x; k < n; k += kThreads)
         if (p.id(k) == id) earlier = 1;
     __syncthreads();
@@ -70,11 +74,11 @@ __global__ void __launch_bounds__(kThreads) embedding_backward_tokens(EmbeddingG
         __syncthreads();
         window[threadIdx.x] = k0 + threadIdx.x < tokens ? p.id(k0 + threadIdx.x) : -1;
         __syncthreads();
-        if (owns)
+        if (c < p.columns)
             for (int k = 0; k < kThreads; ++k)
                 if (window[k] == id) sum += p.at(k0 + k, c);
     }
-    if (!owns) return;
+    if (c >= p.columns) return;
     const int64_t at = id * p.dwte_row + c;
     p.dwte.store(at, p.accumulate ? p.dwte.load(at) + sum : sum);
 }

@@ -142,8 +142,9 @@ public final class Device implements AutoCloseable {
     }
 
     private static BackendUnavailableException unavailable(Backends.Choice choice, String reason) {
+        String remedy = choice.backend() == Backend.CUDA ? "; -D" + Backends.PROPERTY + "=cpu forces the CPU" : "";
         return new BackendUnavailableException("the " + choice.backend().id() + " backend (" + choice.reason() + ") is unavailable: "
-                + reason + "; -D" + Backends.PROPERTY + "=cpu forces the CPU");
+                + reason + remedy);
     }
 
     /**

@@ -72,7 +72,9 @@ final class OpCommand implements Callable<Integer> {
 
     private void write(Map<String, Tensor> results, Operation operation) {
         try {
-            Safetensors.write(target, results, Map.of("op", operation.id()));
+            // Through a link, so that the link stays one.
+            Path file = Files.exists(target) ? target.toRealPath() : target;
+            Safetensors.write(file, results, Map.of("op", operation.id()));
         } catch (IOException e) {
             throw new UsageException("--out: " + target + " cannot be written: " + e.getMessage());
         }
@@ -84,15 +86,18 @@ final class OpCommand implements Callable<Integer> {
         String id = device;
         if (id == null) {
             source = "-D" + Backends.PROPERTY;
-            id = System.getProperty(Backends.PROPERTY);
-        }
-        if (id == null) {
-            source = Backends.ENVIRONMENT;
-            id = System.getenv(Backends.ENVIRONMENT);
+            id = System.getProperty(Backends.PROPERTY, "");
+            if (id.isBlank()) {
+                source = Backends.ENVIRONMENT;
+                id = System.getenv().getOrDefault(Backends.ENVIRONMENT, "");
+            }
+            if (id.isBlank()) {
+                return Backend.AUTO;
+            }
         }
         for (Backend backend : Backend.values()) {
-            if (id == null || id.isBlank() || backend.id().equals(id.strip())) {
-                return id == null || id.isBlank() ? Backend.AUTO : backend;
+            if (backend.id().equals(id.strip())) {
+                return backend;
             }
         }
         throw new UsageException(source + " " + id + ": expected auto, cpu or cuda");

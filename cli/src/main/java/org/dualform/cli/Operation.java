@@ -76,9 +76,10 @@ enum Operation {
             double value = settings.number("eta", 0);
             Inputs.checkRange("eta", value, 0, 1, false);
             // A number is not rounded to the inputs' dtype, but it must stay below 1 in the dtype it is kept in.
-            Tensor eta = in.full(in.dtype().accumulation(), value, heads);
-            Inputs.checkRange("eta", eta, 0, 1, false);
-            return eta;
+            if (in.dtype() != DType.F64 && (float) value >= 1) {
+                throw new UsageException("eta: " + value + " rounds to 1 in F32, expected less");
+            }
+            return in.full(in.dtype().accumulation(), value, heads);
         }
     },
 

@@ -252,6 +252,8 @@ class OpCommandTest {
                 bad("unknown operation", "op softmax", attention, "softmax"),
                 bad("unknown option", "--frobnicate", attention, "attention", "--frobnicate"),
                 bad("unknown device", "--device abacus", attention, "attention", "--device", "abacus"),
+                bad("no device", "--device", attention, "attention", "--device", ""),
+                bad("eta that rounds to 1", "rounds to 1 in F32", attention, "momentum-attention", "--set", "eta=0.9999999999"),
                 bad("no input file", "there is no file", null, "attention"),
                 bad("unknown setting", "temperature", attention, "attention", "--set", "temperature=1"),
                 bad("a setting of another operation", "no settings", linear, "linear-attention", "--set", "scale=1"),
@@ -325,6 +327,26 @@ class OpCommandTest {
                 badFile("float16", "q: dtype F16", file(header("F16", "1,1,1,2", 4, 4), 12)),
                 badFile("no queries", "q", file(header("F32", "1,0,1,2", 0, 8), 16)));
         return Stream.of(commands, etas, tensors, files).flatMap(bads -> bads);
+    }
+
+    @Test
+    void longestFileNameIsWritten() throws IOException {
+        Path in = folder.resolve("in.safetensors");
+        Path out = folder.resolve("x".repeat(255));
+        Run.write(in, attention(DType.F32, 30));
+        assertEquals(ExitCode.OK, Run.of(Run.words("attention", in, out)).code());
+        assertEquals(Set.of("out", "lse"), Run.read(out).keySet());
+    }
+
+    @Test
+    void linkIsWrittenThrough() throws IOException {
+        Path in = folder.resolve("in.safetensors");
+        Path file = Files.createFile(folder.resolve("file"));
+        Path link = Files.createSymbolicLink(folder.resolve("link"), file);
+        Run.write(in, attention(DType.F32, 30));
+        assertEquals(ExitCode.OK, Run.of(Run.words("attention", in, link)).code());
+        assertTrue(Files.isSymbolicLink(link));
+        assertEquals(Set.of("out", "lse"), Run.read(file).keySet());
     }
 
     @Test

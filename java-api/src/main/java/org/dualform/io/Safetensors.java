@@ -280,8 +280,8 @@ public final class Safetensors implements AutoCloseable {
         if (directory == null) {
             throw new InvalidArgumentException("path: " + path + ", expected a file in a directory");
         }
-        Path unfinished = directory.resolve("." + target.getFileName() + "." + Long.toHexString(ThreadLocalRandom.current().nextLong())
-                + ".tmp");
+        // Not longer than the file's own name may be: a name of 255 bytes must stay writable.
+        Path unfinished = directory.resolve(".dualform-" + Long.toHexString(ThreadLocalRandom.current().nextLong()) + ".tmp");
         boolean done = false;
         FileChannel out = FileChannel.open(unfinished, StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE);
         try {
@@ -302,6 +302,9 @@ public final class Safetensors implements AutoCloseable {
         }
         try (FileChannel entries = FileChannel.open(directory, StandardOpenOption.READ)) {
             entries.force(true);
+        } catch (IOException e) {
+            // Some file systems cannot force a directory. The file is whole and in its place; only a power cut could still undo the rename.
+            return;
         }
     }
 
