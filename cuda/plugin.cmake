@@ -1,14 +1,11 @@
 # Builds libdualform_cuda.so and puts it, stripped, where the jar is made from; without nvcc it says so and builds nothing.
 #   cmake -DDF_ROOT=<checkout> -DDF_BUILD=<build folder> -DDF_DESTINATION=<folder> -DDF_JOBS=<n> -P plugin.cmake
 cmake_minimum_required(VERSION 3.25)
-if(DEFINED ENV{CUDACXX})
-  set(nvcc $ENV{CUDACXX})
-endif()
-find_program(nvcc NAMES nvcc HINTS $ENV{CUDA_PATH}/bin $ENV{CUDA_HOME}/bin PATHS /usr/local/cuda/bin)
+include(${DF_ROOT}/cmake/Nvcc.cmake)
 set(library ${DF_DESTINATION}/libdualform_cuda.so)
-if(NOT nvcc)
+if(NOT DF_NVCC)
   file(REMOVE ${library})
-  message(STATUS "dualform: no nvcc on PATH or in /usr/local/cuda/bin, so the CUDA plug-in is left out of this build")
+  message(STATUS "dualform: ${DF_NVCC_MISSING}, so the CUDA plug-in is left out of this build")
   return()
 endif()
 
@@ -17,7 +14,7 @@ function(run)
 endfunction()
 run(${CMAKE_COMMAND} -DDF_ROOT=${DF_ROOT} -DDF_CACHE=${DF_BUILD}/build-id.cmake -P ${DF_ROOT}/cmake/BuildId.cmake)
 run(${CMAKE_COMMAND} -C ${DF_BUILD}/build-id.cmake -S ${DF_ROOT}/cmake -B ${DF_BUILD} -DCMAKE_BUILD_TYPE=Release
-    -DDF_CUDA=AUTO -DDF_TESTS=OFF -DDF_BENCH=OFF -DCMAKE_CUDA_COMPILER=${nvcc})
+    -DDF_CUDA=AUTO -DDF_TESTS=OFF -DDF_BENCH=OFF -DCMAKE_CUDA_COMPILER=${DF_NVCC})
 # With AUTO the configuration leaves the plug-in out, and says why, where this nvcc cannot compile it.
 execute_process(COMMAND ${CMAKE_COMMAND} --build ${DF_BUILD} --target help OUTPUT_VARIABLE targets COMMAND_ERROR_IS_FATAL ANY)
 if(NOT targets MATCHES "dualform_cuda[\r\n]")

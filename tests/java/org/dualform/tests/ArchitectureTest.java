@@ -3,6 +3,8 @@ package org.dualform.tests;
 import static com.tngtech.archunit.lang.syntax.ArchRuleDefinition.noClasses;
 import static com.tngtech.archunit.lang.syntax.ArchRuleDefinition.noMethods;
 import static com.tngtech.archunit.library.GeneralCodingRules.ACCESS_STANDARD_STREAMS;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.tngtech.archunit.base.DescribedPredicate;
 import com.tngtech.archunit.core.domain.JavaClass;
@@ -14,12 +16,26 @@ import com.tngtech.archunit.core.importer.ImportOption;
 import com.tngtech.archunit.lang.ArchCondition;
 import com.tngtech.archunit.lang.ConditionEvents;
 import com.tngtech.archunit.lang.SimpleConditionEvent;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
 
 class ArchitectureTest {
     private static final JavaClasses CLASSES =
             new ClassFileImporter().withImportOption(ImportOption.Predefined.DO_NOT_INCLUDE_TESTS).importPackages("org.dualform");
+
+    private static final List<String> PUBLIC_SOURCES = List.of(
+            "java-api/src/main/java/org/dualform",
+            "java-api/src/main/java/org/dualform/autograd",
+            "java-api/src/main/java/org/dualform/io",
+            "java-api/src/main/java/org/dualform/spi",
+            "cuda/src/main/java/org/dualform/cuda");
 
     @Test
     void thePublicApiShowsNoJavaCppType() {
@@ -51,6 +67,31 @@ class ArchitectureTest {
                 .dependOnClassesThat()
                 .resideInAPackage("org.dualform.internal..")
                 .check(CLASSES);
+    }
+
+    /** Without exception: enums, records and exceptions say that they are immutable. */
+    @Test
+    void everyPublicTypeDocumentsItsThreading() throws IOException {
+        Pattern declaration = Pattern.compile("^public [a-z ]*(class|interface|enum|record) ", Pattern.MULTILINE);
+        List<String> silent = new ArrayList<>();
+        int types = 0;
+        for (String folder : PUBLIC_SOURCES) {
+            try (Stream<Path> files = Files.list(Jvm.ROOT.resolve(folder))) {
+                for (Path file : files.filter(path -> path.toString().endsWith(".java")).toList()) {
+                    String source = Files.readString(file);
+                    Matcher type = declaration.matcher(source);
+                    if (type.find()) {
+                        types++;
+                        String before = source.substring(0, type.start());
+                        if (!before.substring(Math.max(0, before.lastIndexOf("/**"))).contains("<p>Threading: ")) {
+                            silent.add(file.toString());
+                        }
+                    }
+                }
+            }
+        }
+        assertTrue(types > 20, "only " + types + " public types found");
+        assertEquals(List.of(), silent);
     }
 
     private static DescribedPredicate<JavaMethod> isPublicApi() {

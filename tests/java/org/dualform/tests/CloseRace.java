@@ -4,7 +4,6 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.concurrent.CyclicBarrier;
-import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.concurrent.atomic.AtomicReference;
 import org.dualform.DType;
@@ -13,8 +12,8 @@ import org.dualform.Ops;
 import org.dualform.Tensor;
 
 /**
- * Program: eight threads race close against use of the same tensors, round after round. A use either works or throws IllegalStateException;
- * afterwards no tensor is left.
+ * Program: eight threads race close against use of the same tensors and of a device, round after round. A use either works or throws
+ * IllegalStateException; afterwards no tensor is left and the device closes.
  */
 public final class CloseRace {
     private static final int THREADS = 8;
@@ -25,10 +24,12 @@ public final class CloseRace {
     private final AtomicReference<Throwable> failure = new AtomicReference<>();
     private final AtomicLong served = new AtomicLong();
     private final AtomicLong refused = new AtomicLong();
-    private final AtomicInteger closed = new AtomicInteger();
+    private final AtomicLong servedByDevice = new AtomicLong();
+    private final AtomicLong refusedByDevice = new AtomicLong();
     private volatile Tensor x;
     private volatile Tensor out;
     private volatile Tensor slice;
+    private volatile Device passing; // of one round
 
     private CloseRace() {}
 
@@ -73,9 +74,11 @@ public final class CloseRace {
         }
         long live = device.memory().liveTensors();
         device.close();
-        System.out.println("rounds " + rounds + " served " + served + " refused " + refused + " live " + live);
+        System.out.println("rounds " + rounds + ", tensors served " + served + " refused " + refused + " live " + live
+                + ", devices served " + servedByDevice + " refused " + refusedByDevice);
         // A race in which nobody was ever too late, or everybody always, has tested nothing.
-        System.exit(live == 0 && served.get() > 0 && refused.get() > 0 ? 0 : 5);
+        boolean raced = served.get() > 0 && refused.get() > 0 && servedByDevice.get() > 0 && refusedByDevice.get() > 0;
+        System.exit(live == 0 && raced ? 0 : 5);
     }
 
     private void run(int number, int rounds) {
@@ -85,25 +88,20 @@ public final class CloseRace {
                     x = Tensor.full(device, DType.F32, 1, 4, 16);
                     out = Tensor.empty(device, DType.F32, 4, 16);
                     slice = x.slice(0, 1, 3);
-                    closed.set(0);
+                    passing = Device.cpu(1);
                 }
                 start.await();
-                try {
-                    // Every thread is at some round the one that closes; the others use.
-                    if ((round + number) % 4 == 0) {
-                        close(round);
-                    } else {
-                        use((round + number) % 4);
-                    }
-                    served.incrementAndGet();
-                } catch (IllegalStateException e) {
-                    refused.incrementAndGet();
-                }
+                // Every thread is at some round one that closes; the others use.
+                int kind = (round + number) % 4;
+                int now = round;
+                attempt(() -> tensors(kind, now), served, refused);
+                attempt(() -> device(kind), servedByDevice, refusedByDevice);
                 end.await();
                 if (number == 0) {
                     x.close();
                     out.close();
                     slice.close();
+                    passing.close();
                 }
             }
         } catch (Throwable e) {
@@ -113,17 +111,34 @@ public final class CloseRace {
         }
     }
 
-    private void close(int round) {
-        Tensor[] tensors = {x, out, slice};
-        tensors[round % 3].close();
-        tensors[(round + 1) % 3].close();
+    private static void attempt(Runnable call, AtomicLong served, AtomicLong refused) {
+        try {
+            call.run();
+            served.incrementAndGet();
+        } catch (IllegalStateException e) {
+            refused.incrementAndGet();
+        }
     }
 
-    private void use(int kind) {
+    private void tensors(int kind, int round) {
         switch (kind) {
+            case 0 -> {
+                Tensor[] tensors = {x, out, slice};
+                tensors[round % 3].close();
+                tensors[(round + 1) % 3].close();
+            }
             case 1 -> Ops.affine(out, x, 2, 1);
             case 2 -> slice.toFloats();
             default -> x.slice(1, 0, 8).close();
+        }
+    }
+
+    private void device(int kind) {
+        switch (kind) {
+            case 0 -> passing.close(); // refuses while a tensor lives, and at the end of the round closes again
+            case 1 -> Tensor.zeros(passing, DType.F32, 16).close();
+            case 2 -> passing.memory();
+            default -> passing.trim();
         }
     }
 }

@@ -30,7 +30,7 @@ import picocli.CommandLine.Spec;
         description = "Shows versions, libraries, the backend that is chosen and why, CPU features, driver and devices.",
         mixinStandardHelpOptions = true)
 final class DoctorCommand implements Callable<Integer> {
-    @Option(names = "--json", description = "print one JSON object")
+    @Option(names = "--json", arity = "0", description = "print one JSON object")
     private boolean json;
 
     @Spec

@@ -10,6 +10,7 @@ import org.dualform.Backend;
 import org.dualform.Backends;
 import org.dualform.DType;
 import org.dualform.Device;
+import org.dualform.InvalidArgumentException;
 import org.dualform.Tensor;
 import org.dualform.io.Safetensors;
 import picocli.CommandLine.Command;
@@ -34,6 +35,8 @@ import picocli.CommandLine.Parameters;
         },
         mixinStandardHelpOptions = true)
 final class OpCommand implements Callable<Integer> {
+    private static final int MAX_LINKS = 40; // as many as Linux follows
+
     @Parameters(index = "0", paramLabel = "NAME", description = "attention, momentum-attention, dual-form or linear-attention")
     private String name;
 
@@ -43,7 +46,7 @@ final class OpCommand implements Callable<Integer> {
     @Option(names = "--out", required = true, paramLabel = "OUT", description = "safetensors file to write")
     private Path target;
 
-    @Option(names = "--backward", description = "also read dout and write the gradients")
+    @Option(names = "--backward", arity = "0", description = "also read dout and write the gradients")
     private boolean backward;
 
     @Option(names = "--device", paramLabel = "DEVICE", description = "auto, cpu or cuda (default: DUALFORM_BACKEND, else auto)")
@@ -57,6 +60,7 @@ final class OpCommand implements Callable<Integer> {
         Operation operation = Operation.parse(name);
         Settings settings = new Settings(words, operation.id(), operation.settings());
         Backend backend = demanded();
+        target = linked(target);
         checkTarget(target);
         try (Safetensors file = Inputs.open(source)) {
             DType dtype = Inputs.dtype(file, operation.main());
@@ -72,9 +76,7 @@ final class OpCommand implements Callable<Integer> {
 
     private void write(Map<String, Tensor> results, Operation operation) {
         try {
-            // Through a link, so that the link stays one.
-            Path file = Files.exists(target) ? target.toRealPath() : target;
-            Safetensors.write(file, results, Map.of("op", operation.id()));
+            Safetensors.write(target, results, Map.of("op", operation.id()));
         } catch (IOException e) {
             throw new UsageException("--out: " + target + " cannot be written: " + e.getMessage());
         }
@@ -82,25 +84,35 @@ final class OpCommand implements Callable<Integer> {
 
     /** --device, then what the library itself goes by. */
     private Backend demanded() {
-        String source = "--device";
-        String id = device;
-        if (id == null) {
-            source = "-D" + Backends.PROPERTY;
-            id = System.getProperty(Backends.PROPERTY, "");
-            if (id.isBlank()) {
-                source = Backends.ENVIRONMENT;
-                id = System.getenv().getOrDefault(Backends.ENVIRONMENT, "");
-            }
-            if (id.isBlank()) {
-                return Backend.AUTO;
-            }
+        if (device != null) {
+            return parse("--device", device);
         }
-        for (Backend backend : Backend.values()) {
-            if (backend.id().equals(id.strip())) {
-                return backend;
-            }
+        String property = System.getProperty(Backends.PROPERTY);
+        if (property != null && !property.isBlank()) {
+            return parse("-D" + Backends.PROPERTY, property);
         }
-        throw new UsageException(source + " " + id + ": expected auto, cpu or cuda");
+        String variable = System.getenv(Backends.ENVIRONMENT);
+        return variable == null || variable.isBlank() ? Backend.AUTO : parse(Backends.ENVIRONMENT, variable);
+    }
+
+    private static Backend parse(String source, String id) {
+        try {
+            return Backend.parse(id);
+        } catch (InvalidArgumentException e) {
+            throw new UsageException(source + " " + id + ": expected auto, cpu or cuda");
+        }
+    }
+
+    /** What a symbolic link leads to, whether that exists or not: it is written, and the link stays. */
+    private static Path linked(Path target) throws IOException {
+        Path end = target;
+        for (int links = 0; Files.isSymbolicLink(end); links++) {
+            if (links == MAX_LINKS) {
+                throw new UsageException("--out: " + target + " is a symbolic link that leads nowhere");
+            }
+            end = end.resolveSibling(Files.readSymbolicLink(end));
+        }
+        return end;
     }
 
     /** Before any work: a result that could not be written would be lost. */

@@ -18,6 +18,7 @@ import java.util.Random;
 import java.util.Set;
 import java.util.function.Function;
 import java.util.stream.Stream;
+import org.dualform.Backends;
 import org.dualform.DType;
 import org.dualform.cli.Run.Array;
 import org.junit.jupiter.api.DynamicTest;
@@ -253,7 +254,10 @@ class OpCommandTest {
                 bad("unknown option", "--frobnicate", attention, "attention", "--frobnicate"),
                 bad("unknown device", "--device abacus", attention, "attention", "--device", "abacus"),
                 bad("no device", "--device", attention, "attention", "--device", ""),
-                bad("eta that rounds to 1", "rounds to 1 in F32", attention, "momentum-attention", "--set", "eta=0.9999999999"),
+                bad("blank device", "--device", attention, "attention", "--device", " "),
+                bad("a value for a flag", "--backward", attention, "attention", "--backward=false"),
+                bad("eta that rounds to 1", "eta: 0.9999999999 rounds to 1 in F32", attention, "momentum-attention", "--set",
+                        "eta=0.9999999999"),
                 bad("no input file", "there is no file", null, "attention"),
                 bad("unknown setting", "temperature", attention, "attention", "--set", "temperature=1"),
                 bad("a setting of another operation", "no settings", linear, "linear-attention", "--set", "scale=1"),
@@ -347,6 +351,45 @@ class OpCommandTest {
         assertEquals(ExitCode.OK, Run.of(Run.words("attention", in, link)).code());
         assertTrue(Files.isSymbolicLink(link));
         assertEquals(Set.of("out", "lse"), Run.read(file).keySet());
+    }
+
+    @Test
+    void aLinkToNothingMakesWhatItLeadsTo() throws IOException {
+        Path in = folder.resolve("in.safetensors");
+        Path results = Files.createDirectory(folder.resolve("results"));
+        Path link = Files.createSymbolicLink(folder.resolve("link"), Path.of("results/new"));
+        Path second = Files.createSymbolicLink(folder.resolve("second"), link);
+        Run.write(in, attention(DType.F32, 30));
+        assertEquals(ExitCode.OK, Run.of(Run.words("attention", in, second)).code());
+        assertTrue(Files.isSymbolicLink(link) && Files.isSymbolicLink(second));
+        assertEquals(Set.of("out", "lse"), Run.read(results.resolve("new")).keySet());
+        Path loop = folder.resolve("loop");
+        Files.createSymbolicLink(loop, loop);
+        assertRefused(refused(ExitCode.USAGE, Run.words("attention", in, loop)), "leads nowhere");
+        Path astray = Files.createSymbolicLink(folder.resolve("astray"), Path.of("nowhere/new"));
+        assertRefused(refused(ExitCode.USAGE, Run.words("attention", in, astray)), "there is no folder");
+    }
+
+    @Test
+    void theBackendPropertyIsReadAsTheLibraryReadsIt() throws IOException {
+        Path in = folder.resolve("in.safetensors");
+        Path out = folder.resolve("out.safetensors");
+        Run.write(in, attention(DType.F32, 30));
+        String before = System.getProperty(Backends.PROPERTY);
+        try {
+            for (String value : new String[] {"", "  ", " CPU "}) {
+                System.setProperty(Backends.PROPERTY, value);
+                assertEquals(ExitCode.OK, Run.of(Run.words("attention", in, out)).code(), "'" + value + "'");
+            }
+            System.setProperty(Backends.PROPERTY, "abacus");
+            assertRefused(refused(ExitCode.USAGE, Run.words("attention", in, out)), "-Ddualform.backend abacus");
+        } finally {
+            if (before == null) {
+                System.clearProperty(Backends.PROPERTY);
+            } else {
+                System.setProperty(Backends.PROPERTY, before);
+            }
+        }
     }
 
     @Test

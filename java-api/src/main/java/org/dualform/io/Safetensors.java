@@ -262,7 +262,7 @@ public final class Safetensors implements AutoCloseable {
 
     /**
      * Writes a file atomically: under another name in the same directory first, forced to the disk, then renamed. A reader sees the old
-     * file or the new one; after a failure nothing is left behind.
+     * file or the new one; after a failure nothing is left behind. A symbolic link is replaced, not written through.
      *
      * @param path the file, replaced if it exists
      * @param tensors name to tensor, with any strides

@@ -115,6 +115,18 @@ class SafetensorsTest {
         read.values().forEach(Tensor::close);
     }
 
+    @Test
+    void aNameAsLongAsTheFileSystemAllowsIsWritten() throws IOException {
+        Path path = directory.resolve("n".repeat(255));
+        try (Tensor tensor = Tensor.full(device, DType.F32, 2, 3)) {
+            Safetensors.write(path, Map.of("a", tensor), null);
+        }
+        Map<String, Tensor> read = Safetensors.read(path, device);
+        assertArrayEquals(new float[] {2, 2, 2}, read.get("a").toFloats());
+        read.values().forEach(Tensor::close);
+        assertEquals(List.of(path), files());
+    }
+
     private List<Path> files() throws IOException {
         try (Stream<Path> files = Files.list(directory)) {
             return files.toList();
