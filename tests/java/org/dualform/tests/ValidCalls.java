@@ -1,12 +1,14 @@
 package org.dualform.tests;
 
 import java.io.IOException;
+import java.io.OutputStream;
 import java.io.UncheckedIOException;
 import java.lang.reflect.Executable;
 import java.lang.reflect.InvocationTargetException;
 import java.lang.reflect.Method;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
+import java.nio.channels.Channels;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -338,6 +340,8 @@ final class ValidCalls implements AutoCloseable {
         add(Safetensors.class, "read", () -> null, on -> new Object[] {written(), device}, Set.of());
         add(Safetensors.class, "write", () -> null,
                 on -> new Object[] {folder.resolve("new.safetensors"), named(), new LinkedHashMap<>(Map.of("a", "b"))}, Set.of(2));
+        add(Safetensors.class, "write", () -> null, on -> new Object[] {Channels.newChannel(OutputStream.nullOutputStream()), named(),
+            new LinkedHashMap<>(Map.of("a", "b"))}, Set.of(2));
     }
 
     private Map<String, Tensor> named() {

@@ -6,6 +6,7 @@ import java.nio.ByteOrder;
 import java.nio.channels.ClosedByInterruptException;
 import java.nio.channels.ClosedChannelException;
 import java.nio.channels.FileChannel;
+import java.nio.channels.WritableByteChannel;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
@@ -286,11 +287,7 @@ public final class Safetensors implements AutoCloseable {
         FileChannel out = FileChannel.open(unfinished, StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE);
         try {
             try (out) {
-                ByteBuffer start = ByteBuffer.allocate(LENGTH_BYTES + header.length).order(ByteOrder.LITTLE_ENDIAN);
-                writeFully(out, start.putLong(header.length).put(header).flip());
-                for (Map.Entry<String, Tensor> tensor : inOrder) {
-                    writeData(out, tensor.getValue());
-                }
+                writeAll(out, header, inOrder);
                 out.force(true);
             }
             Files.move(unfinished, target, StandardCopyOption.ATOMIC_MOVE);
@@ -305,6 +302,31 @@ public final class Safetensors implements AutoCloseable {
         } catch (IOException e) {
             // Some file systems cannot force a directory. The file is whole and in its place; only a power cut could still undo the rename.
             return;
+        }
+    }
+
+    /**
+     * Writes the content of a file to a channel, for callers that have their own way of putting a file in its place. The same tensors and
+     * metadata give the same bytes, if the metadata has an order.
+     *
+     * @param out receives everything; stays open
+     * @param tensors name to tensor, with any strides
+     * @param metadata strings to keep beside the tensors; null for none
+     * @throws InvalidArgumentException if a name is longer than 1024 bytes, is {@code __metadata__} or is not valid text
+     * @throws IllegalStateException if a tensor is closed
+     * @throws IOException if the channel throws it
+     */
+    public static void write(WritableByteChannel out, Map<String, Tensor> tensors, Map<String, String> metadata) throws IOException {
+        notNull(out, "out");
+        List<Map.Entry<String, Tensor>> inOrder = inOrder(notNull(tensors, "tensors"));
+        writeAll(out, headerOf(inOrder, metadata == null ? Map.of() : metadata), inOrder);
+    }
+
+    private static void writeAll(WritableByteChannel out, byte[] header, List<Map.Entry<String, Tensor>> inOrder) throws IOException {
+        ByteBuffer start = ByteBuffer.allocate(LENGTH_BYTES + header.length).order(ByteOrder.LITTLE_ENDIAN);
+        writeFully(out, start.putLong(header.length).put(header).flip());
+        for (Map.Entry<String, Tensor> tensor : inOrder) {
+            writeData(out, tensor.getValue());
         }
     }
 
@@ -383,7 +405,7 @@ public final class Safetensors implements AutoCloseable {
         return json.append('"');
     }
 
-    private static void writeData(FileChannel out, Tensor tensor) throws IOException {
+    private static void writeData(WritableByteChannel out, Tensor tensor) throws IOException {
         ByteBuffer buffer = transferBuffer(tensor);
         long step = TRANSFER_BYTES / tensor.dtype().bytes();
         try (Tensor contiguous = tensor.isContiguous() ? tensor.reshape(tensor.shape()) : tensor.copy();
@@ -398,7 +420,7 @@ public final class Safetensors implements AutoCloseable {
         }
     }
 
-    private static void writeFully(FileChannel out, ByteBuffer buffer) throws IOException {
+    private static void writeFully(WritableByteChannel out, ByteBuffer buffer) throws IOException {
         while (buffer.hasRemaining()) {
             out.write(buffer);
         }

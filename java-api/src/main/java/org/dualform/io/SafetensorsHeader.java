@@ -10,6 +10,8 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
+import org.dualform.json.JsonException;
+import org.dualform.json.JsonScanner;
 
 /** The checked contents of a header: every offset lies inside the data, and the tensors fill it without gap or overlap. */
 final class SafetensorsHeader {
@@ -33,7 +35,15 @@ final class SafetensorsHeader {
     final Map<String, String> metadata = new LinkedHashMap<>();
 
     SafetensorsHeader(ByteBuffer utf8, long dataBytes) throws SafetensorsException {
-        JsonScanner json = new JsonScanner(utf8);
+        try {
+            readHeader(new JsonScanner(utf8));
+        } catch (JsonException e) {
+            throw new SafetensorsException("header: " + e.getMessage());
+        }
+        checkLayout(dataBytes);
+    }
+
+    private void readHeader(JsonScanner json) throws SafetensorsException, JsonException {
         json.expect('{');
         Set<String> names = new HashSet<>();
         if (!json.take('}')) {
@@ -54,7 +64,6 @@ final class SafetensorsHeader {
             json.expect('}');
         }
         json.expectEnd();
-        checkLayout(dataBytes);
     }
 
     static String checkedName(String name) throws SafetensorsException {
@@ -68,7 +77,7 @@ final class SafetensorsHeader {
         return name.length() <= 80 ? name : name.substring(0, 80) + "...";
     }
 
-    private void readMetadata(JsonScanner json) throws SafetensorsException {
+    private void readMetadata(JsonScanner json) throws SafetensorsException, JsonException {
         json.expect('{');
         if (json.take('}')) {
             return;
@@ -82,7 +91,7 @@ final class SafetensorsHeader {
         json.expect('}');
     }
 
-    private static Entry readEntry(JsonScanner json, String name) throws SafetensorsException {
+    private static Entry readEntry(JsonScanner json, String name) throws SafetensorsException, JsonException {
         String dtype = null;
         long[] shape = null;
         long[] offsets = null;
@@ -109,7 +118,7 @@ final class SafetensorsHeader {
         return checkedEntry(name, new Entry(dtype, shape, offsets[0], offsets[1]));
     }
 
-    private static long[] readCounts(JsonScanner json, String name, int atMost) throws SafetensorsException {
+    private static long[] readCounts(JsonScanner json, String name, int atMost) throws SafetensorsException, JsonException {
         List<Long> counts = new ArrayList<>();
         json.expect('[');
         if (!json.take(']')) {

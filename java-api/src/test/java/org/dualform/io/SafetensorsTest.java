@@ -5,9 +5,11 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
+import java.nio.channels.Channels;
 import java.nio.channels.FileChannel;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
@@ -78,6 +80,9 @@ class SafetensorsTest {
             written.put("scalar", scalar);
             Map<String, String> metadata = Map.of("format", "df", "key \\ \"", "välue\t");
             Safetensors.write(path, written, metadata);
+            ByteArrayOutputStream channel = new ByteArrayOutputStream();
+            Safetensors.write(Channels.newChannel(channel), written, metadata);
+            assertArrayEquals(Files.readAllBytes(path), channel.toByteArray());
             try (Safetensors file = Safetensors.open(path)) {
                 assertEquals(written.keySet(), file.names());
                 assertEquals(metadata, file.metadata());

@@ -1,18 +1,41 @@
-package org.dualform.io;
+package org.dualform.json;
 
+import java.math.BigDecimal;
 import java.nio.ByteBuffer;
 import java.nio.charset.CharacterCodingException;
 import java.nio.charset.CodingErrorAction;
 import java.nio.charset.StandardCharsets;
+import java.util.LinkedHashMap;
+import java.util.Map;
 
-/** Reads JSON from untrusted bytes, value by value, without recursion. Strict: RFC 8259 and nothing beyond it. */
-final class JsonScanner {
-    static final int MAX_DEPTH = 64;
+/**
+ * Reads JSON from untrusted bytes, value by value, without recursion. Strict: RFC 8259 and nothing beyond it. Internal: shared by the
+ * packages of dualform, no part of its API.
+ *
+ * <p>Threading: one thread at a time.
+ */
+public final class JsonScanner {
+    private static final int MAX_DEPTH = 64;
+    private static final int MAX_DIGITS = 400;
+
+    /** What {@link #object} has in place of an object or array. */
+    public static final Object SKIPPED = new Object() {
+        @Override
+        public String toString() {
+            return "an object or array";
+        }
+    };
 
     private final String text;
     private int at;
 
-    JsonScanner(ByteBuffer utf8) throws SafetensorsException {
+    /**
+     * Reads a document.
+     *
+     * @param utf8 its bytes, from position to limit
+     * @throws JsonException if they are not UTF-8
+     */
+    public JsonScanner(ByteBuffer utf8) throws JsonException {
         try {
             text = StandardCharsets.UTF_8.newDecoder()
                     .onMalformedInput(CodingErrorAction.REPORT)
@@ -20,13 +43,13 @@ final class JsonScanner {
                     .decode(utf8)
                     .toString();
         } catch (CharacterCodingException e) {
-            throw new SafetensorsException("header: not valid UTF-8");
+            throw new JsonException("not valid UTF-8");
         }
     }
 
-    SafetensorsException malformed(String expected) {
+    private JsonException malformed(String expected) {
         String found = at >= text.length() ? "its end" : "'" + text.charAt(at) + "'";
-        return new SafetensorsException("header: " + found + " at character " + at + ", expected " + expected);
+        return new JsonException(found + " at character " + at + ", expected " + expected);
     }
 
     private void skipSpace() {
@@ -35,8 +58,13 @@ final class JsonScanner {
         }
     }
 
-    /** Takes a character if it is next. */
-    boolean take(char c) {
+    /**
+     * Takes a character if it is next.
+     *
+     * @param c the character
+     * @return whether it was
+     */
+    public boolean take(char c) {
         skipSpace();
         if (at < text.length() && text.charAt(at) == c) {
             at++;
@@ -45,27 +73,49 @@ final class JsonScanner {
         return false;
     }
 
-    void expect(char c) throws SafetensorsException {
+    /**
+     * Takes a character.
+     *
+     * @param c the character
+     * @throws JsonException if something else is next
+     */
+    public void expect(char c) throws JsonException {
         if (!take(c)) {
             throw malformed("'" + c + "'");
         }
     }
 
-    void expectEnd() throws SafetensorsException {
+    /**
+     * Checks that nothing is left.
+     *
+     * @throws JsonException if something is
+     */
+    public void expectEnd() throws JsonException {
         skipSpace();
         if (at < text.length()) {
             throw malformed("the end");
         }
     }
 
-    /** A member's name and the colon after it. */
-    String key() throws SafetensorsException {
+    /**
+     * A member's name and the colon after it.
+     *
+     * @return the name
+     * @throws JsonException if something else is next
+     */
+    public String key() throws JsonException {
         String key = string();
         expect(':');
         return key;
     }
 
-    String string() throws SafetensorsException {
+    /**
+     * A string.
+     *
+     * @return its text
+     * @throws JsonException if something else is next
+     */
+    public String string() throws JsonException {
         expect('"');
         StringBuilder value = new StringBuilder();
         while (true) {
@@ -85,14 +135,14 @@ final class JsonScanner {
         return value.toString();
     }
 
-    private char next(String expected) throws SafetensorsException {
+    private char next(String expected) throws JsonException {
         if (at >= text.length()) {
             throw malformed(expected);
         }
         return text.charAt(at++);
     }
 
-    private char escape() throws SafetensorsException {
+    private char escape() throws JsonException {
         char c = next("an escape");
         switch (c) {
             case '"':
@@ -127,18 +177,23 @@ final class JsonScanner {
         }
     }
 
-    private void checkSurrogates(CharSequence value) throws SafetensorsException {
+    private void checkSurrogates(CharSequence value) throws JsonException {
         for (int i = 0; i < value.length(); i++) {
             if (Character.isHighSurrogate(value.charAt(i)) && i + 1 < value.length() && Character.isLowSurrogate(value.charAt(i + 1))) {
                 i++;
             } else if (Character.isSurrogate(value.charAt(i))) {
-                throw new SafetensorsException("header: half of a surrogate pair in the string before character " + at);
+                throw new JsonException("half of a surrogate pair in the string before character " + at);
             }
         }
     }
 
-    /** A whole number from 0 to 2^63 - 1, written without fraction, exponent or leading zero. */
-    long count() throws SafetensorsException {
+    /**
+     * A whole number from 0 to 2^63 - 1, written without fraction, exponent or leading zero.
+     *
+     * @return the number
+     * @throws JsonException if something else is next
+     */
+    public long count() throws JsonException {
         skipSpace();
         int start = at;
         long value = 0;
@@ -158,8 +213,65 @@ final class JsonScanner {
         return value;
     }
 
-    /** Passes over a value of any kind; {@code depth} objects and arrays are open around it. */
-    void skipValue(int depth) throws SafetensorsException {
+    /**
+     * Reads a whole document that is an object.
+     *
+     * @return its members in their order: strings, booleans, numbers as {@link BigDecimal}, null; of an object or array, {@link #SKIPPED}
+     * @throws JsonException if it is no object, or a name is there twice
+     */
+    public Map<String, Object> object() throws JsonException {
+        Map<String, Object> members = new LinkedHashMap<>();
+        expect('{');
+        if (!take('}')) {
+            do {
+                String key = key();
+                if (members.containsKey(key)) {
+                    String shown = key.length() <= 80 ? key : key.substring(0, 80) + "...";
+                    throw new JsonException("the name \"" + shown + "\" is there twice");
+                }
+                members.put(key, value());
+            } while (take(','));
+            expect('}');
+        }
+        expectEnd();
+        return members;
+    }
+
+    private Object value() throws JsonException {
+        skipSpace();
+        char first = at < text.length() ? text.charAt(at) : ' ';
+        if (first == '"') {
+            return string();
+        }
+        int start = at;
+        skipValue(1);
+        String written = text.substring(start, at);
+        return switch (first) {
+            case '{', '[' -> SKIPPED;
+            case 't', 'f' -> Boolean.valueOf(written);
+            case 'n' -> null;
+            default -> number(written);
+        };
+    }
+
+    private BigDecimal number(String written) throws JsonException {
+        try {
+            if (written.length() <= MAX_DIGITS) {
+                return new BigDecimal(written);
+            }
+        } catch (NumberFormatException e) {
+            throw new JsonException("the number before character " + at + " has too large an exponent");
+        }
+        throw new JsonException("the number before character " + at + " has more than " + MAX_DIGITS + " characters");
+    }
+
+    /**
+     * Passes over a value of any kind.
+     *
+     * @param depth objects and arrays that are open around it
+     * @throws JsonException if it is malformed or nested too deeply
+     */
+    public void skipValue(int depth) throws JsonException {
         StringBuilder open = new StringBuilder();
         do {
             skipSpace();
@@ -189,7 +301,7 @@ final class JsonScanner {
         } while (open.length() > 0);
     }
 
-    private void open(StringBuilder open, char closing, int depth) throws SafetensorsException {
+    private void open(StringBuilder open, char closing, int depth) throws JsonException {
         open.append(closing);
         if (depth + open.length() > MAX_DEPTH) {
             throw malformed("no more than " + MAX_DEPTH + " levels of nesting");
@@ -204,7 +316,7 @@ final class JsonScanner {
         return false;
     }
 
-    private void skipScalar() throws SafetensorsException {
+    private void skipScalar() throws JsonException {
         if (at < text.length() && text.charAt(at) == '"') {
             string();
             return;
@@ -218,7 +330,7 @@ final class JsonScanner {
         skipNumber();
     }
 
-    private void skipNumber() throws SafetensorsException {
+    private void skipNumber() throws JsonException {
         if (at < text.length() && text.charAt(at) == '-') {
             at++;
         }
@@ -240,7 +352,7 @@ final class JsonScanner {
         }
     }
 
-    private void skipDigits() throws SafetensorsException {
+    private void skipDigits() throws JsonException {
         int start = at;
         while (at < text.length() && text.charAt(at) >= '0' && text.charAt(at) <= '9') {
             at++;

@@ -1,0 +1,2 @@
+/** JSON from untrusted files. Internal: no part of the API. */
+package org.dualform.json;
