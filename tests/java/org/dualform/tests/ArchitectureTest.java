@@ -34,6 +34,9 @@ class ArchitectureTest {
             "java-api/src/main/java/org/dualform",
             "java-api/src/main/java/org/dualform/autograd",
             "java-api/src/main/java/org/dualform/io",
+            "java-api/src/main/java/org/dualform/json",
+            "java-api/src/main/java/org/dualform/nn",
+            "java-api/src/main/java/org/dualform/optim",
             "java-api/src/main/java/org/dualform/spi",
             "cuda/src/main/java/org/dualform/cuda");
 
@@ -61,8 +64,8 @@ class ArchitectureTest {
     void nobodyOutsideTheCoreUsesItsBindings() {
         noClasses()
                 .that()
-                .resideInAnyPackage("org.dualform.autograd..", "org.dualform.io..", "org.dualform.cuda..", "org.dualform.cli..",
-                        "org.dualform.lab..")
+                .resideInAnyPackage("org.dualform.autograd..", "org.dualform.io..", "org.dualform.json..", "org.dualform.nn..",
+                        "org.dualform.optim..", "org.dualform.cuda..", "org.dualform.cli..", "org.dualform.lab..")
                 .should()
                 .dependOnClassesThat()
                 .resideInAPackage("org.dualform.internal..")
@@ -97,7 +100,8 @@ class ArchitectureTest {
     private static DescribedPredicate<JavaMethod> isPublicApi() {
         return DescribedPredicate.describe("are public in the core", method -> {
             JavaClass owner = method.getOwner();
-            return Stream.of("org.dualform", "org.dualform.autograd", "org.dualform.io", "org.dualform.spi")
+            return Stream.of("org.dualform", "org.dualform.autograd", "org.dualform.io", "org.dualform.nn", "org.dualform.optim",
+                    "org.dualform.spi")
                     .anyMatch(owner.getPackageName()::equals)
                     && owner.getModifiers().contains(JavaModifier.PUBLIC)
                     && method.getModifiers().contains(JavaModifier.PUBLIC);

@@ -1,0 +1,2 @@
+/** Transformers over the native operations: models, their parameters, cached generation and probes. */
+package org.dualform.nn;
