@@ -1,0 +1,2 @@
+/** Text, tokens and the corpora that models train on. */
+package org.dualform.lab.data;

@@ -1,0 +1,2 @@
+/** In-context learning: tasks, episodes, finetuning of keys and values, records. */
+package org.dualform.lab.icl;
