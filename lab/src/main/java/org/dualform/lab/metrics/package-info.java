@@ -1,0 +1,2 @@
+/** Similarities of in-context learning and finetuning, with their baselines. */
+package org.dualform.lab.metrics;
