@@ -1,0 +1,2 @@
+/** The training loop: schedules, checkpoints, logs. */
+package org.dualform.lab.train;
