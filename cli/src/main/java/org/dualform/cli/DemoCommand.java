@@ -1,233 +1,258 @@
 package org.dualform.cli;
 
+import com.fasterxml.jackson.databind.ObjectMapper;
+import java.io.IOException;
 import java.io.PrintWriter;
-import java.util.Arrays;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Comparator;
+import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Locale;
+import java.util.Map;
 import java.util.concurrent.Callable;
-import org.dualform.DType;
+import java.util.function.IntFunction;
+import java.util.stream.Stream;
+import org.dualform.Backend;
 import org.dualform.Device;
-import org.dualform.DualForm;
-import org.dualform.Ops;
-import org.dualform.Tensor;
+import org.dualform.lab.metrics.Estimate;
+import org.dualform.lab.study.ComparisonOptions;
+import org.dualform.lab.study.FewShotReport;
+import org.dualform.lab.study.FewShotStudy;
+import org.dualform.lab.study.FewShotStudy.Look;
+import org.dualform.lab.study.FewShotStudy.ModelRun;
+import org.dualform.lab.study.ModelComparison;
+import org.dualform.lab.train.TrainingListener;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Model.CommandSpec;
+import picocli.CommandLine.Option;
 import picocli.CommandLine.Spec;
 
-/** A short tour which checks what it shows: the dual form of gradient descent, then momentum attention. */
+/** Identities first, then a plain and a momentum GPT that learn to learn in context, and how that compares with finetuning. */
 @Command(
         name = "demo",
-        description = "A short tour: gradient descent as linear attention, and momentum attention. Exit code 1 if an identity fails.",
+        description = {
+            "Checks the dual form of gradient descent, then trains a plain and a momentum GPT from the same seed until they learn from",
+            "examples in the prompt, compares that with finetuning, and writes a report. Exit code 1 if an identity fails."
+        },
+        sortOptions = false,
+        showDefaultValues = true,
         mixinStandardHelpOptions = true)
 final class DemoCommand implements Callable<Integer> {
-    /** Inputs and outputs of the layer; equal, so that one attention head can hold the examples. */
-    private static final int WIDTH = 32;
-    private static final int EXAMPLES = 24;
-    private static final int QUERIES = 8;
-    private static final double LEARNING_RATE = 0.01;
-    private static final double LIMIT = 1e-12;
-    private static final long SEED = 2212;
+    private static final int WATCH_EVERY = 25;
+    private static final int WATCHED = 128;
+    private static final int HELD_OUT = 512;
+    private static final int SETS = 6;
+    private static final int DEMONSTRATIONS = 12;
+    private static final int QUERIES = 40;
 
     @Spec
     private CommandSpec spec;
 
+    @Option(names = "--out", paramLabel = "DIR", defaultValue = "dualform-demo", description = "where the report goes")
+    private Path folder;
+
+    @Option(names = "--seed", defaultValue = "1", description = "of the first pair of models and their corpus")
+    private long seed;
+
+    @Option(names = "--seeds", defaultValue = "1", paramLabel = "N",
+            description = "pairs of models; the interval of a difference needs some")
+    private int seeds;
+
+    @Option(names = "--steps", defaultValue = "700", paramLabel = "N", description = "of training per model")
+    private int steps;
+
+    @Option(names = "--eta", defaultValue = "0.9", paramLabel = "X", description = "of the momentum model, at least 0 and less than 1")
+    private double eta;
+
+    @Option(names = "--full",
+            description = "four times as many demonstration sets, more queries and orders, and layer-causal gradient descent")
+    private boolean full;
+
+    @Option(names = "--device", paramLabel = "DEVICE", description = "auto, cpu or cuda; without it DUALFORM_BACKEND, else auto")
+    private String device;
+
     private PrintWriter out;
-    private boolean sound = true;
+    private PrintWriter err;
+    private final Map<String, Double> seconds = new LinkedHashMap<>();
 
     @Override
-    public Integer call() {
+    public Integer call() throws IOException {
         out = spec.commandLine().getOut();
-        try (Device device = Device.cpu()) { // float64 is the CPU's
-            say("dualform on " + device.description() + ", float64, seed " + SEED);
-            say("");
-            dualForm(device);
-            say("");
-            momentum(device);
+        err = spec.commandLine().getErr();
+        FewShotStudy.Options options = new FewShotStudy.Options(seed, seeds, steps, eta, WATCH_EVERY, WATCHED, HELD_OUT,
+                full ? new ComparisonOptions(4 * SETS, DEMONSTRATIONS, 100, 10, true)
+                        : new ComparisonOptions(SETS, DEMONSTRATIONS, QUERIES, 3, false), folder);
+        Backend backend = OpCommand.demanded(device);
+        new OutputFolder(folder).names(); // refuses what cannot be a folder
+        prepare();
+        if (!new Tour(out).holds()) {
+            out.println();
+            out.println("AN IDENTITY FAILED: see the lines marked with FAILED.");
+            return ExitCode.INTERNAL;
         }
-        say("");
-        say(sound ? "All identities hold." : "AN IDENTITY FAILED: see the lines marked with FAILED.");
-        return sound ? ExitCode.OK : ExitCode.INTERNAL;
+        out.println();
+        long start = System.nanoTime();
+        try (Device where = Device.open(backend); Display display = new Display()) {
+            out.println("3. In-context learning, with plain and with momentum attention, on " + where.description());
+            out.println("   Two small GPTs read rows of examples `w w w w label`; what a label means is hidden in each document.");
+            out.println("   Half of the documents rename the labels: those can be answered from the examples in the prompt only.");
+            out.flush();
+            FewShotStudy.Result result = new FewShotStudy(where, options, display).run();
+            display.close();
+            FewShotReport report = new FewShotReport(result);
+            report.save(folder);
+            seconds.put("all", (System.nanoTime() - start) / 1e9);
+            saveTiming();
+            print(result, report);
+        }
+        return ExitCode.OK;
     }
 
-    private void dualForm(Device device) {
-        say("1. Gradient descent is linear attention");
-        say("   A linear layer W0 (" + WIDTH + "x" + WIDTH + ") learns " + EXAMPLES
-                + " examples x' -> y by SGD on |Wx' - y|^2/2, one at a time. Each step adds");
-        say("   the outer product of an error signal and its input, e_i x'_i^T with e_i = " + LEARNING_RATE
-                + " (y_i - W x'_i), so after training");
-        say("       W x  =  (W0 + dW) x  =  W0 x + LinAttn(E, X', x)  =  W0 x + sum_i e_i (x'_i . x)");
-        say("   The examples act as keys x'_i and values e_i for the query x: attention without softmax.");
-        say("");
-        try (Tensor w0 = normal(device, 1, 1 / Math.sqrt(WIDTH), WIDTH, WIDTH);
-                Tensor xp = normal(device, 2, 1, EXAMPLES, WIDTH);
-                Tensor y = normal(device, 3, 1, EXAMPLES, WIDTH);
-                Tensor x = normal(device, 4, 1, QUERIES, WIDTH);
-                Tensor e = Tensor.zeros(device, DType.F64, EXAMPLES, WIDTH);
-                Tensor dw = Tensor.empty(device, DType.F64, WIDTH, WIDTH)) {
-            double[] trained = train(w0.toDoubles(), xp.toDoubles(), y.toDoubles(), e);
-            double[] expected = apply(trained, x.toDoubles());
-            Ops.deltaAccumulate(dw, e, xp, false);
-            say("   dW = sum_i e_i x'_i^T        against the trained W - W0:   "
-                    + verdict(difference(dw.toDoubles(), minus(trained, w0.toDoubles()))));
-            try (Tensor primal = Tensor.empty(device, DType.F64, QUERIES, WIDTH);
-                    Tensor dual = Tensor.empty(device, DType.F64, QUERIES, WIDTH)) {
-                Ops.dualFormForward(primal, null, w0, e, xp, x, DualForm.PRIMAL);
-                Ops.dualFormForward(dual, null, w0, e, xp, x, DualForm.DUAL);
-                say("   (W0 + dW) x                  against sequential SGD:       " + verdict(difference(primal.toDoubles(), expected)));
-                say("   W0 x + LinAttn(E, X', x)     against (W0 + dW) x:          "
-                        + verdict(difference(dual.toDoubles(), primal.toDoubles())));
-                say("   the op linear-attention      against dW x:                 " + verdict(linearAttention(device, e, xp, x, dw)));
-                double before = loss(w0.toDoubles(), xp.toDoubles(), y.toDoubles());
-                double after = loss(trained, xp.toDoubles(), y.toDoubles());
-                say(String.format(Locale.ROOT, "   Loss on the examples: %.3f before, %.3f after.", before, after));
-            }
-        }
-    }
-
-    /** One pass of SGD in plain Java; fills e with the error signals and returns the trained weights. */
-    private static double[] train(double[] w0, double[] xp, double[] y, Tensor e) {
-        double[] w = w0.clone();
-        double[] errors = new double[EXAMPLES * WIDTH];
-        for (int i = 0; i < EXAMPLES; i++) {
-            double[] input = Arrays.copyOfRange(xp, i * WIDTH, (i + 1) * WIDTH);
-            double[] predicted = apply(w, input);
-            for (int o = 0; o < WIDTH; o++) {
-                double error = LEARNING_RATE * (y[i * WIDTH + o] - predicted[o]);
-                errors[i * WIDTH + o] = error;
-                for (int c = 0; c < WIDTH; c++) {
-                    w[o * WIDTH + c] += error * input[c];
+    /** Finds out now, not after the training, whether the folder can be written; what an earlier run left in parts of its own goes. */
+    private void prepare() throws IOException {
+        Files.createDirectories(folder);
+        Files.delete(Files.createTempFile(folder, "demo", null));
+        for (String part : new String[] {"records", "models"}) {
+            if (Files.isDirectory(folder.resolve(part))) {
+                try (Stream<Path> files = Files.walk(folder.resolve(part))) {
+                    for (Path file : files.sorted(Comparator.reverseOrder()).toList()) {
+                        Files.delete(file);
+                    }
                 }
             }
         }
-        e.write(errors);
-        return w;
     }
 
-    /** The examples as keys and values of one head, each query as the token after them, against dW x. */
-    private static double linearAttention(Device device, Tensor e, Tensor xp, Tensor x, Tensor dw) {
-        double worst = 0;
-        double[] queries = x.toDoubles();
-        double[] weights = dw.toDoubles();
-        for (int m = 0; m < QUERIES; m++) {
-            double[] query = Arrays.copyOfRange(queries, m * WIDTH, (m + 1) * WIDTH);
-            double[] q = new double[(EXAMPLES + 1) * WIDTH];
-            System.arraycopy(query, 0, q, EXAMPLES * WIDTH, WIDTH);
-            long[] shape = {1, EXAMPLES + 1, 1, WIDTH};
-            try (Tensor qs = Tensor.of(device, q, shape);
-                    Tensor ks = Tensor.of(device, Arrays.copyOf(xp.toDoubles(), q.length), shape);
-                    Tensor vs = Tensor.of(device, Arrays.copyOf(e.toDoubles(), q.length), shape);
-                    Tensor attended = Tensor.empty(device, DType.F64, shape)) {
-                Ops.linearAttentionForward(attended, null, qs, ks, vs, null, null);
-                double[] all = attended.toDoubles();
-                worst = Math.max(worst, difference(Arrays.copyOfRange(all, EXAMPLES * WIDTH, all.length), apply(weights, query)));
+    private void saveTiming() throws IOException {
+        new ObjectMapper().writerWithDefaultPrettyPrinter().writeValue(folder.resolve("timing.json").toFile(), seconds);
+    }
+
+    private void print(FewShotStudy.Result result, FewShotReport report) {
+        int last = result.bayes().right().length - 1;
+        int[] shots = {0, 1, 2, 4, 8, 12, last};
+        out.println();
+        row("demonstrations in the prompt", shots, n -> String.valueOf(n));
+        for (String kind : new String[] {"plain", "momentum"}) {
+            row("accuracy, " + kind, shots, n -> percent(report.accuracy(kind, n, false).mean()));
+            row("  labels permuted", shots, n -> percent(report.accuracy(kind, n, true).mean()));
+        }
+        row("best possible (Bayes)", shots, n -> percent(result.bayes().accuracy(n, false)));
+        row("  labels permuted", shots, n -> percent(result.bayes().accuracy(n, true)));
+        out.println("   chance 25.0 %");
+        out.println();
+        for (String kind : new String[] {"plain", "momentum"}) {
+            Estimate gain = report.gain(kind, FewShotStudy.MANY_SHOTS);
+            out.println(String.format(Locale.ROOT, "   %-9s %d+ demonstrations add %.1f points (95 %% interval %.1f to %.1f)", kind,
+                    FewShotStudy.MANY_SHOTS, 100 * gain.mean(), 100 * gain.low(), 100 * gain.high()));
+        }
+        out.println();
+        for (ModelRun run : result.runs()) {
+            out.println(String.format(Locale.ROOT, "   %-9s seed %d: in-context learning %s; held-out perplexity %.4f", run.kind(),
+                    run.seed(),
+                    run.onset() < 0 ? "not within these steps" : "from step " + run.onset(), run.shots().perplexity()));
+            ModelComparison comparison = run.comparison();
+            if (comparison == null) {
+                out.println("             finetuning diverged at every learning rate");
+                continue;
+            }
+            Estimate recovered = comparison.recovery().percent();
+            out.println(String.format(Locale.ROOT, "             permuted labels: bare query %s, in context %s, finetuned %s; Rec2FTP %s",
+                    percent(comparison.zeroShot().mean()).strip(), percent(comparison.inContext().mean()).strip(),
+                    percent(comparison.finetuned().mean()).strip(),
+                    Double.isFinite(recovered.mean()) ? percent(recovered.mean() / 100).strip() : "undefined, nothing gained",
+                    percent(comparison.recovery().baseline().mean() / 100).strip()));
+            out.println(String.format(Locale.ROOT, "             SimAOU %.3f (noise floor %.3f, untrained model %.3f), not normalised %.3f",
+                    mean(comparison.curve("sim_aou")), mean(comparison.curve("sim_aou_floor")),
+                    untrained(comparison), mean(comparison.curve("sim_aou_raw"))));
+        }
+        out.println();
+        for (String sentence : report.verdicts()) {
+            out.println("   " + sentence);
+        }
+        out.println();
+        out.println("   Report: " + folder.resolve("report.html"));
+    }
+
+    private static double untrained(ModelComparison comparison) {
+        Map<String, double[]> curves = comparison.curves().get(ModelComparison.UNTRAINED);
+        return curves == null ? Double.NaN : mean(curves.get("sim_aou"));
+    }
+
+    private static double mean(double[] values) {
+        double sum = 0;
+        for (double value : values) {
+            sum += value;
+        }
+        return sum / values.length;
+    }
+
+    private void row(String name, int[] shots, IntFunction<String> cell) {
+        StringBuilder row = new StringBuilder(String.format("   %-30s", name));
+        for (int n : shots) {
+            row.append(String.format("%9s", cell.apply(n)));
+        }
+        out.println(row);
+    }
+
+    private static String percent(double share) {
+        return String.format(Locale.ROOT, "%.1f %%", 100 * share);
+    }
+
+    /** A bar per model on a terminal, lines elsewhere. */
+    private final class Display implements FewShotStudy.Progress, AutoCloseable {
+        private final List<String> parts = new ArrayList<>();
+        private TrainingDisplay training;
+        private long since;
+
+        @Override
+        public void begins(String sentence) {
+            close();
+            parts.add(sentence);
+            since = System.nanoTime();
+            err.println("   " + sentence);
+            err.flush();
+        }
+
+        @Override
+        public void trainingBegins() {
+            training = new TrainingDisplay(err, steps);
+            training.started(0, false);
+        }
+
+        @Override
+        public void stepped(TrainingListener.Step step) {
+            training.stepped(step);
+            if (step.step() == steps) {
+                training.close();
+                training = null;
             }
         }
-        return worst;
-    }
 
-    private void momentum(Device device) {
-        int time = 8;
-        int head = 16;
-        double[] etas = {0, 0.5, 0.9};
-        say("2. Momentum attention");
-        say("   SGD with momentum remembers past updates; momentum attention remembers past values:");
-        say("       out_t = attention_t + sum_{s<t} eta^(t-s) v_s");
-        say("   One channel of the output for " + time + " tokens (causal, values around 1), and the largest difference from attention:");
-        say("");
-        long[] shape = {1, time, 1, head};
-        try (Tensor q = normal(device, 5, 1, shape);
-                Tensor k = normal(device, 6, 1, shape);
-                Tensor v = Tensor.empty(device, DType.F64, shape);
-                Tensor plain = Tensor.empty(device, DType.F64, shape);
-                Tensor momentum = Tensor.empty(device, DType.F64, shape);
-                Tensor lse = Tensor.empty(device, DType.F64, 1, 1, time)) {
-            Ops.randomNormal(v, SEED, 7L << 32, 1, 0.25);
-            double scale = 1 / Math.sqrt(head);
-            Ops.attentionForward(plain, lse, q, k, v, null, scale, true);
-            double[] attention = plain.toDoubles();
-            StringBuilder title = new StringBuilder("   t          ");
-            for (int t = 1; t <= time; t++) {
-                title.append(String.format(Locale.ROOT, "%8d", t));
-            }
-            say(title.toString());
-            say("   attention  " + row(attention, head));
-            for (double eta : etas) {
-                try (Tensor etaPerHead = Tensor.full(device, DType.F64, eta, 1)) {
-                    Ops.momentumAttentionForward(momentum, null, lse, null, q, k, v, null, etaPerHead, null, scale);
+        @Override
+        public void looked(Look look) {
+            if (look.step() % (4 * WATCH_EVERY) == 0) {
+                String words = String.format(Locale.ROOT, "   step %4d: accuracy after %d+ demonstrations %.1f %%, labels permuted %.1f %%",
+                        look.step(), FewShotStudy.MANY_SHOTS, 100 * look.accuracy(), 100 * look.remappedAccuracy());
+                if (training != null) {
+                    training.line(words);
+                } else { // after the last step the bar is gone
+                    err.println(words);
+                    err.flush();
                 }
-                double[] values = momentum.toDoubles();
-                say(String.format(Locale.ROOT, "   eta %.1f    %s   %s", eta, row(values, head), remark(eta, values, attention)));
             }
         }
-    }
 
-    private String remark(double eta, double[] values, double[] attention) {
-        if (eta != 0) {
-            return String.format(Locale.ROOT, "%.3f", difference(values, attention));
-        }
-        boolean equal = true;
-        for (int i = 0; i < values.length; i++) {
-            equal &= Double.doubleToRawLongBits(values[i]) == Double.doubleToRawLongBits(attention[i]);
-        }
-        sound &= equal;
-        return equal ? "equal in every bit" : "FAILED: not equal in every bit";
-    }
-
-    private String verdict(double difference) {
-        boolean holds = difference <= LIMIT;
-        sound &= holds;
-        return String.format(Locale.ROOT, "max difference %.1e  %s (limit %.0e)", difference, holds ? "ok" : "FAILED", LIMIT);
-    }
-
-    private void say(String line) {
-        out.println(line);
-    }
-
-    private static String row(double[] values, int head) {
-        StringBuilder row = new StringBuilder();
-        for (int at = 0; at < values.length; at += head) {
-            row.append(String.format(Locale.ROOT, "%8.3f", values[at]));
-        }
-        return row.toString();
-    }
-
-    private static Tensor normal(Device device, long stream, double deviation, long... shape) {
-        Tensor tensor = Tensor.empty(device, DType.F64, shape);
-        Ops.randomNormal(tensor, SEED, stream << 32, 0, deviation);
-        return tensor;
-    }
-
-    /** w x for one input or for rows of inputs. */
-    private static double[] apply(double[] w, double[] x) {
-        double[] result = new double[x.length];
-        for (int n = 0; n < x.length / WIDTH; n++) {
-            for (int o = 0; o < WIDTH; o++) {
-                double sum = 0;
-                for (int c = 0; c < WIDTH; c++) {
-                    sum += w[o * WIDTH + c] * x[n * WIDTH + c];
-                }
-                result[n * WIDTH + o] = sum;
+        @Override
+        public void close() {
+            if (training != null) {
+                training.close();
+                training = null;
+            }
+            if (!parts.isEmpty()) {
+                seconds.put(parts.remove(parts.size() - 1), (System.nanoTime() - since) / 1e9);
             }
         }
-        return result;
-    }
-
-    private static double loss(double[] w, double[] xp, double[] y) {
-        double[] error = minus(apply(w, xp), y);
-        return Arrays.stream(error).map(value -> value * value).sum() / 2 / EXAMPLES;
-    }
-
-    private static double[] minus(double[] a, double[] b) {
-        double[] result = new double[a.length];
-        Arrays.setAll(result, i -> a[i] - b[i]);
-        return result;
-    }
-
-    /** NaN where either has one. */
-    private static double difference(double[] a, double[] b) {
-        double worst = 0;
-        for (double value : minus(a, b)) {
-            worst = Math.max(worst, Math.abs(value)); // Math.max keeps a NaN
-        }
-        return worst;
     }
 }

@@ -59,7 +59,7 @@ final class OpCommand implements Callable<Integer> {
     public Integer call() throws IOException {
         Operation operation = Operation.parse(name);
         Settings settings = new Settings(words, operation.id(), operation.settings());
-        Backend backend = demanded();
+        Backend backend = demanded(device);
         target = linked(target);
         checkTarget(target);
         try (Safetensors file = Inputs.open(source)) {
@@ -83,7 +83,7 @@ final class OpCommand implements Callable<Integer> {
     }
 
     /** --device, then what the library itself goes by. */
-    private Backend demanded() {
+    static Backend demanded(String device) {
         if (device != null) {
             return parse("--device", device);
         }

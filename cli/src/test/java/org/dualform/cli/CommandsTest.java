@@ -33,14 +33,6 @@ class CommandsTest {
     }
 
     @Test
-    void demoFindsItsIdentitiesHold() {
-        Run run = Run.of("demo");
-        assertEquals(ExitCode.OK, run.code(), run.out() + run.err());
-        assertTrue(run.out().contains("equal in every bit"), run.out());
-        assertEquals(4, run.out().lines().filter(line -> line.contains("  ok (limit")).count(), run.out());
-    }
-
-    @Test
     void jsonReadsWhatItWrites() {
         String text = "{\"a\": [1, 2.5, true, null], \"b\": {\"c\": \"x\\\"\\\\\\u000ay\"}, \"d\": {}, \"e\": []}";
         assertEquals(Json.read(text), Json.read(Json.write(Json.read(text))));
