@@ -187,11 +187,42 @@ public final class FewShotReport {
         if (result.options().seeds() == 1) {
             notes.add("onset and perplexity: one pair of models has no interval, see both numbers above");
             notes.add("One pair of models cannot tell momentum from luck: --seeds 5 trains five.");
-        } else if (without > 0) {
-            notes.add("onset of in-context learning: not compared, " + without + " of " + result.runs().size()
-                    + " models had none within these steps");
+        } else {
+            if (without > 0) {
+                notes.add("onset of in-context learning: no interval, " + without + " of " + result.runs().size()
+                        + " models had none within these steps");
+            }
+            notes.add(earlier());
         }
         return notes;
+    }
+
+    /** Which model began earlier how often, those that never did coming last; a sign test needs no more than that. */
+    private String earlier() {
+        List<ModelRun> plain = result.runs(KINDS[0]);
+        List<ModelRun> momentum = result.runs(KINDS[1]);
+        int[] earlier = new int[2];
+        for (int i = 0; i < plain.size(); i++) {
+            long a = plain.get(i).onset() < 0 ? Long.MAX_VALUE : plain.get(i).onset();
+            long b = momentum.get(i).onset() < 0 ? Long.MAX_VALUE : momentum.get(i).onset();
+            earlier[0] += a < b ? 1 : 0;
+            earlier[1] += b < a ? 1 : 0;
+        }
+        double p = signTest(earlier[0], earlier[1]);
+        return String.format(Locale.ROOT, "in-context learning came earlier with momentum in %d of %d pairs, with plain attention in %d "
+                + "(two-sided sign test, p = %.3f): %s", earlier[1], plain.size(), earlier[0], p, p < 0.05 ? "beyond noise" : "within noise");
+    }
+
+    /** Probability of a split at least as uneven between two equally likely outcomes. */
+    static double signTest(int a, int b) {
+        int n = a + b;
+        double term = Math.pow(0.5, n);
+        double sum = 0;
+        for (int i = 0; i <= Math.min(a, b); i++) {
+            sum += term;
+            term *= (n - i) / (i + 1.0);
+        }
+        return Math.min(1, 2 * sum);
     }
 
     private Estimate overSeeds(ToDoubleFunction<ModelRun> value) {
@@ -540,7 +571,7 @@ public final class FewShotReport {
         }
         page.table(table.build());
         if (many && !notes().isEmpty()) {
-            page.paragraph(String.join(" ", notes()) + ".");
+            page.paragraph(String.join(". ", notes()) + ".");
         }
         if (many) {
             page.callout(beyond.isEmpty() ? Page.Tone.CAUTION : Page.Tone.FINDING, beyond.isEmpty()

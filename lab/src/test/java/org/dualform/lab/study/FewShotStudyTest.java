@@ -143,6 +143,14 @@ class FewShotStudyTest {
     }
 
     @Test
+    void theSignTestIsThatOfFairCoins() {
+        assertEquals(1, FewShotReport.signTest(0, 0));
+        assertEquals(0.25, FewShotReport.signTest(0, 3));
+        assertEquals(1, FewShotReport.signTest(2, 2));
+        assertEquals(2 * (1 + 6) / 64.0, FewShotReport.signTest(5, 1), 1e-15);
+    }
+
+    @Test
     void impossibleOptionsAreRefused() {
         assertThrows(InvalidArgumentException.class, () -> new Options(1, 0, 3, 0.5, 2, 32, 32, null, null));
         assertThrows(InvalidArgumentException.class, () -> new Options(1, 1, 0, 0.5, 2, 32, 32, null, null));
