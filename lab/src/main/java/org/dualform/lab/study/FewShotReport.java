@@ -423,7 +423,7 @@ public final class FewShotReport {
                         + FewShotStudy.MANY_SHOTS + " or more demonstrations than without (95 % interval " + percent(gain.low()) + " to "
                         + percent(gain.high()) + "). Below: when it learns to, what momentum changes, and how alike demonstrations and "
                         + "finetuning are.")
-                : lead.strong("Within these steps the plain one has not learnt to: ").plain("after " + FewShotStudy.MANY_SHOTS
+                : lead.strong("That the plain one learns to within these steps is not beyond noise: ").plain("after " + FewShotStudy.MANY_SHOTS
                         + " or more demonstrations it has " + percent(gain.mean()) + " more right answers than without (95 % interval "
                         + percent(gain.low()) + " to " + percent(gain.high()) + ").");
         Page.Builder page = Page.titled("In-context learning beside gradient descent, with plain and with momentum attention").lead(lead);
