@@ -210,7 +210,8 @@ public final class FewShotReport {
         }
         double p = signTest(earlier[0], earlier[1]);
         return String.format(Locale.ROOT, "in-context learning came earlier with momentum in %d of %d pairs, with plain attention in %d "
-                + "(two-sided sign test, p = %.3f): %s", earlier[1], plain.size(), earlier[0], p, p < 0.05 ? "beyond noise" : "within noise");
+                + "(two-sided sign test, p = %.3f): %s", earlier[1], plain.size(), earlier[0], p,
+                p < 0.05 ? "beyond noise" : "within noise");
     }
 
     /** Probability of a split at least as uneven between two equally likely outcomes. */
@@ -423,8 +424,9 @@ public final class FewShotReport {
                         + FewShotStudy.MANY_SHOTS + " or more demonstrations than without (95 % interval " + percent(gain.low()) + " to "
                         + percent(gain.high()) + "). Below: when it learns to, what momentum changes, and how alike demonstrations and "
                         + "finetuning are.")
-                : lead.strong("That the plain one learns to within these steps is not beyond noise: ").plain("after " + FewShotStudy.MANY_SHOTS
-                        + " or more demonstrations it has " + percent(gain.mean()) + " more right answers than without (95 % interval "
+                : lead.strong("That the plain one learns to within these steps is not beyond noise: ").plain("after "
+                        + FewShotStudy.MANY_SHOTS + " or more demonstrations it has " + percent(gain.mean())
+                        + " more right answers than without (95 % interval "
                         + percent(gain.low()) + " to " + percent(gain.high()) + ").");
         Page.Builder page = Page.titled("In-context learning beside gradient descent, with plain and with momentum attention").lead(lead);
         page.fact("corpus", "label mapping, 4 labels").fact("model", result.config().layers() + " layers, " + result.config().width()
