@@ -21,11 +21,11 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
 /**
- * Kills training processes at random moments. {@code -Ddualform.test.kills} says how often by {@code kill -9}, 15 without it;
+ * Kills training processes at random moments. {@code -Ddualform.test.kills} says how often by {@code kill -9}, 50 without it;
  * {@code -Ddualform.test.terms} how often by SIGTERM, 5 without it.
  */
 class KillTest {
-    private static final int KILLS = Integer.getInteger("dualform.test.kills", 15);
+    private static final int KILLS = Integer.getInteger("dualform.test.kills", 50);
     /** Of the writer in place, at most: the first that catches it is the last. */
     private static final int CONTROL_KILLS = Math.max(20, KILLS);
     private static final int TERMS = Integer.getInteger("dualform.test.terms", 5);
