@@ -29,7 +29,7 @@ public final class FewShotStudy {
 
     private static final double LEARNING_RATE = 2e-3;
     private static final int WARMUP = 20;
-    /** With GPT-2's 0.02, made for wider models, the same curves rise some hundred steps later. */
+    /** With GPT-2's 0.02, made for wider models, in-context learning takes longer to appear. */
     static final Initialization INITIALIZATION = new Initialization(0.05, 0.05);
     private static final int ROWS = 32;
     private static final int CONTEXT = 128;
