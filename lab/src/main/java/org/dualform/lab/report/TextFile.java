@@ -5,12 +5,23 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 
-/** Writes a text file whole or not at all: readers see the old one or the new one. */
-final class TextFile {
+/**
+ * Writes a text file whole or not at all: readers see the old one or the new one.
+ *
+ * <p>Threading: safe to use from several threads, for different files.
+ */
+public final class TextFile {
     private TextFile() {
     }
 
-    static void write(Path file, String text) throws IOException {
+    /**
+     * Writes it in UTF-8.
+     *
+     * @param file replaced if it is there; folders above it are made
+     * @param text its content
+     * @throws IOException if it cannot be written
+     */
+    public static void write(Path file, String text) throws IOException {
         Path target = file.toAbsolutePath();
         Files.createDirectories(target.getParent());
         // Not createTempFile, whose files only their owner may read.

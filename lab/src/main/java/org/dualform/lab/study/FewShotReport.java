@@ -3,10 +3,7 @@ package org.dualform.lab.study;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.SerializationFeature;
 import java.io.IOException;
-import java.nio.charset.StandardCharsets;
-import java.nio.file.Files;
 import java.nio.file.Path;
-import java.nio.file.StandardCopyOption;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.LinkedHashMap;
@@ -23,6 +20,7 @@ import org.dualform.lab.report.Panels;
 import org.dualform.lab.report.Series;
 import org.dualform.lab.report.Table;
 import org.dualform.lab.report.Text;
+import org.dualform.lab.report.TextFile;
 import org.dualform.lab.study.FewShotStudy.Look;
 import org.dualform.lab.study.FewShotStudy.LossPoint;
 import org.dualform.lab.study.FewShotStudy.ModelRun;
@@ -37,10 +35,9 @@ import org.dualform.lab.study.FewShotStudy.Result;
 public final class FewShotReport {
     private static final String[] KINDS = {"plain", "momentum"};
     private static final String[] CURVES = {"sim_aou_raw", "sim_aou_raw_floor", "sim_aou_raw_gaussian", "sim_aou", "sim_aou_floor",
-        "sim_aou_norm_matched",
-        "sim_aou_gaussian", "sim_aou_uniform", "sim_am_before", "sim_am", "sim_am_norm_matched", "sim_am_delta", "sim_am_delta_floor",
-        "sim_am_delta_gaussian", "kendall_token", "kendall_token_random", "kendall_example", "kendall_example_random", "recall_token",
-        "recall_token_random", "recall_example", "recall_example_random"};
+        "sim_aou_norm_matched", "sim_aou_gaussian", "sim_aou_uniform", "sim_am_before", "sim_am", "sim_am_norm_matched", "sim_am_delta",
+        "sim_am_delta_floor", "sim_am_delta_gaussian", "kendall_token", "kendall_token_random", "kendall_example", "kendall_example_random",
+        "recall_token", "recall_token_random", "recall_example", "recall_example_random"};
 
     private static final Map<String, String> TITLES = Map.of(ModelComparison.TRAINED, "trained", ModelComparison.UNTRAINED, "untrained",
             ModelComparison.EMBEDDINGS, "only embeddings and LayerNorms trained", ModelComparison.LAYER_CAUSAL, "layer-causal",
@@ -247,15 +244,12 @@ public final class FewShotReport {
      * @throws IOException if a file cannot be written
      */
     public void save(Path folder) throws IOException {
-        Files.createDirectories(folder);
         lossCsv().save(folder.resolve("losses.csv"));
         looksCsv().save(folder.resolve("onset.csv"));
         shotsCsv().save(folder.resolve("shots.csv"));
         similaritiesCsv().save(folder.resolve("similarities.csv"));
         ObjectMapper mapper = new ObjectMapper().enable(SerializationFeature.INDENT_OUTPUT);
-        Path temporary = folder.resolve("results.json.tmp");
-        Files.write(temporary, (mapper.writeValueAsString(fields()) + "\n").getBytes(StandardCharsets.UTF_8));
-        Files.move(temporary, folder.resolve("results.json"), StandardCopyOption.REPLACE_EXISTING);
+        TextFile.write(folder.resolve("results.json"), mapper.writeValueAsString(fields()) + "\n");
         page().save(folder.resolve("report.html"));
     }
 
@@ -287,8 +281,7 @@ public final class FewShotReport {
             for (int n = 0; n < shots; n++) {
                 Estimate all = Estimate.ofShare(run.shots().correct(n, false), result.bayes().documents());
                 csv.row(run.kind(), run.seed(), n, result.bayes().documents(), run.shots().correct(n, false), all.mean(), all.low(),
-                        all.high(),
-                        result.bayes().remapped(), run.shots().correct(n, true), run.shots().accuracy(n, n + 1, true),
+                        all.high(), result.bayes().remapped(), run.shots().correct(n, true), run.shots().accuracy(n, n + 1, true),
                         bayes(n, false), bayes(n, true));
             }
         }
