@@ -16,6 +16,14 @@ namespace dualform::cpu {
 int fail(df_error* error, int status, const char* format, ...) __attribute__((format(printf, 3, 4)));
 int out_of_memory(df_error* error, const char* op, size_t bytes);
 
+/// How products of bfloat16 are formed. Sums are float32 in each.
+enum class Bf16Products {
+    kWidened,  // as float32
+    kDot,      // AVX512_BF16: two products in each lane
+    kTiles,    // AMX: 16 x 16 tiles
+};
+Bf16Products bf16_products(df_queue* queue);
+
 /// Threads that parallel_for may use; worker numbers are below it.
 int thread_count(df_queue* queue);
 /// Runs fn(context, i, worker) for i in [0, n), each i once, on any worker, in any order. The caller's thread takes part. When the
