@@ -60,8 +60,9 @@ inline void put(bf16* p, A x) { *p = to_bf16(float(x)); }
 
 // ---- vectors ----
 
+/// Minus zero, not plus: x + 0 is an addition to the compiler, for -0 + 0 is 0, while x - 0 is x and a plain broadcast.
 template <class A>
-inline Vec<A> splat(A x) { return Vec<A>{} + x; }
+inline Vec<A> splat(A x) { return x - Vec<A>{}; }
 
 /// Unaligned loads of kLanes<A> elements, converted to A; and stores.
 inline Vec<float> load(const float* p) {
@@ -168,35 +169,50 @@ inline Vec<A> vexp(Vec<A> x) {
 // ---- a small matrix product on padded tiles ----
 
 namespace tile {
-constexpr int kRows = 6, kVectors = 2;  // 12 accumulators, 2 vectors of b, 1 of a: fits 16 registers
-constexpr int kChain = 16, kDepth = 128;  // terms added one after another, and terms added before they join c: near pairwise accuracy
+// A block of kRows x kVectors sums stays in registers. Each step of the sum loads kVectors vectors of b and broadcasts kRows numbers of a
+// for kRows kVectors multiply-adds: few enough loads for two load ports to keep two multiply-add ports busy.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kRows = 4, kVectors = 4;  // of 32 registers
+#else
+constexpr int kRows = 4, kVectors = 2;  // of 16 registers
+#endif
+constexpr int kChain = 32;  // terms added one after another before they join c: near pairwise accuracy
 
+/// c (R, V vectors) (+)= a (R,depth) b (depth, V vectors), depth at most kChain.
 template <class A, int R, int V>
-inline void micro(A* c, ptrdiff_t ldc, const A* a, ptrdiff_t lda, ptrdiff_t step, const A* b, ptrdiff_t ldb, int depth, bool add) {
+inline __attribute__((always_inline)) void micro(A* c, ptrdiff_t ldc, const A* a, ptrdiff_t lda, ptrdiff_t step, const A* b, ptrdiff_t ldb,
+                                                 int depth, bool add) {
     Vec<A> sum[R][V] = {};
-    for (int p = 0; p < depth;) {
-        const int end = smaller(depth, p + kChain);
-        Vec<A> chain[R][V] = {};
-        for (; p < end; ++p) {
-            Vec<A> b_p[V];
-            for (int v = 0; v < V; ++v) b_p[v] = load(b + p * ldb + v * kLanes<A>);
-            for (int r = 0; r < R; ++r) {
-                const Vec<A> a_rp = splat<A>(a[r * lda + p * step]);
-                for (int v = 0; v < V; ++v) chain[r][v] += a_rp * b_p[v];
-            }
+    const auto term = [&](int p) __attribute__((always_inline)) {
+        Vec<A> b_p[V];
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) b_p[v] = load(b + p * ldb + v * kLanes<A>);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) {
+            const Vec<A> a_rp = splat<A>(a[r * lda + p * step]);
+#pragma GCC unroll 8
+            for (int v = 0; v < V; ++v) sum[r][v] += a_rp * b_p[v];
         }
-        for (int r = 0; r < R; ++r)
-            for (int v = 0; v < V; ++v) sum[r][v] += chain[r][v];
+    };
+    int p = 0;
+    for (; p + 2 <= depth; p += 2) {
+        term(p);
+        term(p + 1);
     }
-    for (int r = 0; r < R; ++r)
+    if (p < depth) term(p);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
         for (int v = 0; v < V; ++v) {
             A* to = c + r * ldc + v * kLanes<A>;
             store(to, add ? load(to) + sum[r][v] : sum[r][v]);
         }
+    }
 }
 
 template <class A, int V>
 inline void rows(A* c, ptrdiff_t ldc, const A* a, ptrdiff_t lda, ptrdiff_t step, const A* b, ptrdiff_t ldb, int m, int depth, bool add) {
+    static_assert(kRows == 4, "what remains is 1 to 3 rows");
     int i = 0;
     for (; i + kRows <= m; i += kRows) micro<A, kRows, V>(c + i * ldc, ldc, a + i * lda, lda, step, b, ldb, depth, add);
     c += i * ldc;
@@ -205,30 +221,37 @@ inline void rows(A* c, ptrdiff_t ldc, const A* a, ptrdiff_t lda, ptrdiff_t step,
         case 1: return micro<A, 1, V>(c, ldc, a, lda, step, b, ldb, depth, add);
         case 2: return micro<A, 2, V>(c, ldc, a, lda, step, b, ldb, depth, add);
         case 3: return micro<A, 3, V>(c, ldc, a, lda, step, b, ldb, depth, add);
-        case 4: return micro<A, 4, V>(c, ldc, a, lda, step, b, ldb, depth, add);
-        case 5: return micro<A, 5, V>(c, ldc, a, lda, step, b, ldb, depth, add);
         default: return;
     }
 }
 }  // namespace tile
 
 /// c (m,n) = a (m,k) b (k,n), or += when add. Rows contiguous, leading dimensions in elements. n is rounded up to a multiple of
-/// kLanes<A>: b must be readable and c writable there. One thread; the order of summation depends on k alone. b should fit the L1/L2
-/// cache (k n up to about 256 x 64). k = 0 clears c (or leaves it when add). Element (i,p) of a is a[i*lda + p*step]: lda = 1 reads a
-/// transposed.
+/// kLanes<A>: b must be readable and c writable there. One thread; the order of summation depends on k alone. Element (i,p) of a is
+/// a[i*lda + p*step]: lda = 1 reads a transposed. b is read in panels of kVectors vectors, kChain rows at a time, which stay in the L1
+/// cache while the rows of a pass; c should stay in the L2 cache. k = 0 clears c (or leaves it when add).
 template <class A>
 inline void tile_gemm(A* c, ptrdiff_t ldc, const A* a, ptrdiff_t lda, const A* b, ptrdiff_t ldb, int m, int n, int k, bool add,
                       ptrdiff_t step = 1) {
-    int p = 0;
-    do {
-        const int depth = smaller(tile::kDepth, k - p);
-        int j = 0;
-        for (; j + tile::kVectors * kLanes<A> <= n; j += tile::kVectors * kLanes<A>)
-            tile::rows<A, tile::kVectors>(c + j, ldc, a + p * step, lda, step, b + p * ldb + j, ldb, m, depth, add);
-        for (; j < n; j += kLanes<A>) tile::rows<A, 1>(c + j, ldc, a + p * step, lda, step, b + p * ldb + j, ldb, m, depth, add);
-        add = true;
-        p += depth;
-    } while (p < k);
+    constexpr int kWidth = tile::kVectors * kLanes<A>;
+    for (int j = 0; j < n; j += kWidth) {
+        const int vectors = smaller(tile::kVectors, (n - j + kLanes<A> - 1) / kLanes<A>);
+        int p = 0;
+        bool adds = add;
+        do {
+            const int depth = smaller(tile::kChain, k - p);
+            A* c_j = c + j;
+            const A *a_p = a + p * step, *b_pj = b + p * ldb + j;
+            if (vectors == tile::kVectors) tile::rows<A, tile::kVectors>(c_j, ldc, a_p, lda, step, b_pj, ldb, m, depth, adds);
+            else if (vectors == 1) tile::rows<A, 1>(c_j, ldc, a_p, lda, step, b_pj, ldb, m, depth, adds);
+            else if constexpr (tile::kVectors == 4) {
+                if (vectors == 2) tile::rows<A, 2>(c_j, ldc, a_p, lda, step, b_pj, ldb, m, depth, adds);
+                else tile::rows<A, 3>(c_j, ldc, a_p, lda, step, b_pj, ldb, m, depth, adds);
+            }
+            adds = true;
+            p += depth;
+        } while (p < k);
+    }
 }
 
 }  // namespace dualform::cpu::DF_ISA

@@ -180,11 +180,12 @@ struct Gemm {
 };
 
 namespace gemm_blocks {
+constexpr int kDepth = 128;                     // terms packed at a time
 constexpr int kRows = 192, kCols = 256;        // largest block of out: with its panels it fits a 1 MB L2
 constexpr int kMinRows = 48, kMinCols = 64;    // smallest, when a product has few blocks
 constexpr int64_t kTasks = 16;                 // blocks wanted, so that threads share the work evenly
 constexpr int64_t kTaskWork = int64_t{1} << 18;  // multiply-adds below which a task is not worth another thread
-constexpr int kGroup = 8 * tile::kDepth;       // terms summed in A; groups are added in double, so that long sums stay accurate
+constexpr int kGroup = 1024;       // terms summed in A; groups are added in double, so that long sums stay accurate
 constexpr int64_t kFewOutputs = 256;           // up to this many float outputs are summed in double: it costs little and rounds once
 constexpr int kThin = 8;                       // up to this many rows, b is read in place when its columns are contiguous
 constexpr size_t kOnStack = 8192;              // scratch below this needs no allocation
@@ -263,7 +264,7 @@ struct GemmPanels {
     double* total;  // null when k fits one group
 
     static size_t layout(GemmPanels* p, char* memory, const Gemm& g, const gemm_blocks::Sizes& s) {
-        const int64_t depth = smaller(g.k, int64_t{tile::kDepth});
+        const int64_t depth = smaller(g.k, int64_t{gemm_blocks::kDepth});
         const int64_t lda = depth + kLanes<A>;  // not a power of two: rows of a must not share cache sets
         const int64_t ldc = round_up(smaller(s.cols, g.n), kLanes<A>);
         size_t at = 0;
@@ -288,8 +289,8 @@ inline void gemm_block(const Gemm& g, const GemmPanels<A>& p, int64_t i, int64_t
     constexpr int kWidth = GemmPanels<A>::kWidth;
     for (int64_t group = 0; group < g.k; group += gemm_blocks::kGroup) {
         const int64_t end = smaller(g.k, group + gemm_blocks::kGroup);
-        for (int64_t at = group; at < end; at += tile::kDepth) {
-            const int depth = int(smaller(int64_t{tile::kDepth}, end - at));
+        for (int64_t at = group; at < end; at += gemm_blocks::kDepth) {
+            const int depth = int(smaller(int64_t{gemm_blocks::kDepth}, end - at));
             gather(p.a, p.lda, block(g.a, i, at), rows, depth, depth);
             for (int64_t x = 0; x < cols; x += kWidth) {
                 const int64_t wide = smaller(int64_t{kWidth}, cols - x), padded = round_up(wide, kLanes<A>);
