@@ -67,7 +67,10 @@ DF_API df_status df_backend_device_count(const char* backend, int* count);
 /** One JSON object describing a backend without opening it (cpu: features; cuda: driver, devices, cuBLAS, NCCL). Writes at most n
  *  bytes with the final zero. DF_UNAVAILABLE when that backend is not loaded. */
 DF_API df_status df_backend_describe(const char* backend, char* json, size_t n);
-/** Where cuBLASLt is looked for first (an absolute path); null or "" restores the search. Read when a CUDA device is opened. */
+/** An option of a backend, read when a device is opened; null or "" restores the default.
+ *  cuda, "cublaslt": where cuBLASLt is looked for first, an absolute path.
+ *  cpu, "level": the instructions that kernels may use, "base", "avx2", "avx512", "avx512bf16" or "amx"; goes before the environment
+ *  variable DUALFORM_CPU. DF_UNAVAILABLE when this machine lacks it. */
 DF_API df_status df_backend_set_option(const char* backend, const char* key, const char* value);
 
 /* ---- devices ---- */
@@ -80,6 +83,9 @@ DF_API df_status df_device_close(df_device* device);
 DF_API const char* df_device_backend(const df_device* device);
 /** One line for a log: name, features, threads. */
 DF_API df_status df_device_describe(const df_device* device, char* text, size_t n);
+/** What its threads can do at most, in 1e9 flops a second: multiply-adds in registers, by the instruction that products of this dtype are
+ *  formed with (a floating dtype; BF16: AMX, AVX512_BF16 or float32). Measured anew in some 30 ms. DF_UNSUPPORTED on CUDA. */
+DF_API df_status df_device_peak_gflops(df_device* device, df_dtype dtype, double* gflops);
 /** Waits for everything queued (CPU: returns at once). */
 DF_API df_status df_device_synchronize(df_device* device);
 DF_API int64_t df_device_stat(const df_device* device, df_stat which);

@@ -170,6 +170,8 @@ typedef struct df_backend {
     void (*close)(df_queue*);
     int (*describe_queue)(df_queue*, char* text, size_t n, df_error*);
     int (*threads)(df_queue*);
+    /** df_device_peak_gflops; DF_UNSUPPORTED where it cannot be measured. */
+    int (*peak)(df_queue*, int dtype, double* gflops, df_error*);
     int (*synchronize)(df_queue*, df_error*);
     int (*set_stream)(df_queue*, void* stream, df_error*);
     /** Raw device memory, used by the core's pool. */

@@ -104,6 +104,18 @@ df_status df_device_describe(const df_device* device, char* text, size_t n) {
     });
 }
 
+df_status df_device_peak_gflops(df_device* device, df_dtype dtype, double* gflops) {
+    return guard([&] {
+        require(device);
+        if (gflops == nullptr) raise(DF_INVALID_ARGUMENT, "gflops: null");
+        *gflops = 0;
+        if (dtype != DF_F32 && dtype != DF_BF16 && dtype != DF_F64)
+            raise(DF_INVALID_ARGUMENT, "dtype: %d, expected F32, BF16 or F64", static_cast<int>(dtype));
+        df_error error = {};
+        check(device->backend->peak(device->queue, dtype, gflops, &error), error);
+    });
+}
+
 df_status df_device_synchronize(df_device* device) {
     return guard([&] {
         require(device);

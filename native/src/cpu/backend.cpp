@@ -15,6 +15,9 @@
 #endif
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <iterator>
 #include <new>
 #include <thread>
 
@@ -29,6 +32,7 @@ struct Level {
     const df_backend_ops* ops;
     Bf16Products bf16;
     bool (*supported)();
+    double (*multiply_adds)(int dtype, Bf16Products products, int64_t rounds);
 };
 }  // namespace dualform::cpu
 
@@ -95,24 +99,49 @@ bool has_amx() {
 // Best first.
 const Level kLevels[] = {
 #if defined(DF_X86_KERNELS)
-    {"amx", &kAvx512Ops, Bf16Products::kTiles, has_amx},
-    {"avx512bf16", &kAvx512Ops, Bf16Products::kDot, has_avx512_bf16},
-    {"avx512", &kAvx512Ops, Bf16Products::kWidened, has_avx512},
+    {"amx", &kAvx512Ops, Bf16Products::kTiles, has_amx, avx512::multiply_adds},
+    {"avx512bf16", &kAvx512Ops, Bf16Products::kDot, has_avx512_bf16, avx512::multiply_adds},
+    {"avx512", &kAvx512Ops, Bf16Products::kWidened, has_avx512, avx512::multiply_adds},
     {"avx2", &kAvx2Ops, Bf16Products::kWidened,
-     [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"); }},
+     [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"); },
+     avx2::multiply_adds},
 #endif
-    {"base", &kBaseOps, Bf16Products::kWidened, [] { return true; }},
+    {"base", &kBaseOps, Bf16Products::kWidened, [] { return true; }, base::multiply_adds},
 };
 
-/// DUALFORM_CPU=base|avx2|avx512|avx512bf16|amx forces a level (the tests run each one); otherwise the best that the machine has.
-const Level* choose(df_error* error) {
-    const char* wanted = getenv("DUALFORM_CPU");
-    for (const Level& level : kLevels) {
-        if (wanted != nullptr && *wanted != 0 && strcmp(wanted, level.name) != 0) continue;
-        if (level.supported()) return &level;
+/// The option "level"; null: not given.
+std::atomic<const Level*> forced{nullptr};
+
+/// What this machine has, the least first.
+struct Supported {
+    char names[64] = "";
+    explicit Supported(const char* quote = "", const char* comma = ", ") {
+        for (auto level = std::rbegin(kLevels); level != std::rend(kLevels); ++level)
+            if (level->supported())
+                snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s%s%s", *names ? comma : "", quote, level->name, quote);
     }
-    fail(error, DF_UNAVAILABLE, "DUALFORM_CPU: %s, expected one that this machine has (base, avx2, avx512, avx512bf16, amx)", wanted);
-    return nullptr;
+};
+
+/// The level of that name, which source asks for.
+int find_level(const char* source, const char* name, const Level** found, df_error* error) {
+    for (const Level& level : kLevels) {
+        if (strcmp(name, level.name) != 0) continue;
+        if (!level.supported()) return fail(error, DF_UNAVAILABLE, "%s: %s, this machine has %s", source, name, Supported().names);
+        *found = &level;
+        return DF_OK;
+    }
+    return fail(error, DF_INVALID_ARGUMENT, "%s: %.40s, expected one of base, avx2, avx512, avx512bf16, amx; this machine has %s", source, name,
+                Supported().names);
+}
+
+/// The option, then the environment variable DUALFORM_CPU (the tests run each level by it), then the best that the machine has.
+int choose(const Level** chosen, df_error* error) {
+    *chosen = forced.load(std::memory_order_acquire);
+    if (*chosen != nullptr) return DF_OK;
+    const char* wanted = getenv("DUALFORM_CPU");
+    if (wanted != nullptr && *wanted != 0) return find_level("DUALFORM_CPU", wanted, chosen, error);
+    *chosen = std::find_if(std::begin(kLevels), std::end(kLevels), [](const Level& level) { return level.supported(); });
+    return DF_OK;
 }
 
 int usable_cpus() {
@@ -129,22 +158,26 @@ int device_count(int* count, df_error*) {
 }
 
 int describe(char* json, size_t n, df_error* error) {
-    const Level* level = choose(error);
-    if (level == nullptr) return DF_UNAVAILABLE;
-    char supported[64] = "";
-    for (const Level& s : kLevels)
-        if (s.supported()) snprintf(supported + strlen(supported), sizeof supported - strlen(supported), "%s\"%s\"", *supported ? "," : "", s.name);
-    snprintf(json, n, "{\"instruction_set\":\"%s\",\"supported\":[%s],\"cpus\":%d}", level->name, supported, usable_cpus());
+    const Level* level = nullptr;
+    if (const int status = choose(&level, error)) return status;
+    snprintf(json, n, "{\"instruction_set\":\"%s\",\"supported\":[%s],\"cpus\":%d}", level->name, Supported("\"", ",").names, usable_cpus());
     return DF_OK;
 }
 
-int set_option(const char* key, const char*, df_error* error) { return fail(error, DF_INVALID_ARGUMENT, "option: %s, the cpu backend has none", key); }
+int set_option(const char* key, const char* value, df_error* error) {
+    if (strcmp(key, "level") != 0) return fail(error, DF_INVALID_ARGUMENT, "option: %s, the cpu backend has level only", key);
+    const Level* level = nullptr;
+    if (value != nullptr && *value != 0)
+        if (const int status = find_level("level", value, &level, error)) return status;
+    forced.store(level, std::memory_order_release);
+    return DF_OK;
+}
 
 int open(int index, int threads, const df_host* host, df_queue** out, df_error* error) {
     if (index != 0) return fail(error, DF_INVALID_ARGUMENT, "index: %d, expected 0 (there is one cpu device)", index);
     if (threads < 0 || threads > kMaxThreads) return fail(error, DF_INVALID_ARGUMENT, "threads: %d, expected 0..%d (0: all)", threads, kMaxThreads);
-    const Level* level = choose(error);
-    if (level == nullptr) return DF_UNAVAILABLE;
+    const Level* level = nullptr;
+    if (const int status = choose(&level, error)) return status;
     *out = new (std::nothrow) df_queue(threads == 0 ? usable_cpus() : threads, *host, *level);
     return *out != nullptr ? DF_OK : fail(error, DF_OUT_OF_MEMORY, "no memory for a cpu device");
 }
@@ -153,6 +186,34 @@ void close(df_queue* queue) { delete queue; }
 
 int describe_queue(df_queue* queue, char* text, size_t n, df_error*) {
     snprintf(text, n, "cpu (%s, %d thread%s)", queue->level.name, queue->pool.threads(), queue->pool.threads() == 1 ? "" : "s");
+    return DF_OK;
+}
+
+/// The best of five runs of about 5 ms, in pieces that the threads share.
+int peak(df_queue* queue, int dtype, double* gflops, df_error*) {
+    using Clock = std::chrono::steady_clock;
+    constexpr double kPiece = 1e-4, kRun = 5e-3;
+    struct Piece {
+        const Level& level;
+        int dtype;
+        int64_t rounds;
+    } piece = {queue->level, dtype, 256};
+    double flops = 0, seconds = 0;
+    const auto time = [&](int64_t pieces) {
+        const auto start = Clock::now();
+        queue->pool.run(
+            pieces,
+            [](void* context, int64_t, int) {
+                const Piece& p = *static_cast<const Piece*>(context);
+                p.level.multiply_adds(p.dtype, p.level.bf16, p.rounds);
+            },
+            &piece);
+        return std::chrono::duration<double>(Clock::now() - start).count();
+    };
+    for (seconds = time(1); seconds < kPiece; seconds = time(1)) piece.rounds *= 2;
+    flops = queue->level.multiply_adds(dtype, queue->level.bf16, piece.rounds);
+    const int64_t pieces = queue->pool.threads() * std::max(int64_t{1}, static_cast<int64_t>(kRun / seconds));
+    for (int run = 0; run < 5; ++run) *gflops = std::max(*gflops, flops * static_cast<double>(pieces) / time(pieces) / 1e9);
     return DF_OK;
 }
 
@@ -178,7 +239,7 @@ int copy_bytes(df_queue*, void* to, const void* from, size_t bytes, df_error*) {
 
 const df_backend kBackend = {
     sizeof(df_backend), DF_BACKEND_ABI, "cpu", DF_BUILD_ID, device_count, describe, set_option, open, close, describe_queue,
-    [](df_queue* queue) -> int { return queue->pool.threads(); }, synchronize, set_stream, allocate, deallocate, copy_bytes, copy_bytes,
+    [](df_queue* queue) -> int { return queue->pool.threads(); }, peak, synchronize, set_stream, allocate, deallocate, copy_bytes, copy_bytes,
     {DF_CPU_KERNELS(DF_FORWARD)}};
 
 }  // namespace

@@ -1,7 +1,7 @@
 // The kernels of one instruction set, one declaration per entry of df_backend_ops.
 #pragma once
 
-#include "dualform/df_backend.h"
+#include "cpu/cpu.h"
 
 #define DF_CPU_KERNELS(X)                                       \
     X(attention_forward, df_attention_args)                     \
@@ -47,4 +47,9 @@ DF_CPU_KERNELS(DF_DECLARE)
 
 namespace dualform::cpu {
 extern const df_backend_ops kBaseOps, kAvx2Ops, kAvx512Ops;  // the last two on x86_64 only
-}
+
+// Runs independent multiply-adds of a dtype in registers, so many rounds of them, and returns their flops: a core's peak.
+namespace base { double multiply_adds(int dtype, Bf16Products products, int64_t rounds); }
+namespace avx2 { double multiply_adds(int dtype, Bf16Products products, int64_t rounds); }
+namespace avx512 { double multiply_adds(int dtype, Bf16Products products, int64_t rounds); }
+}  // namespace dualform::cpu

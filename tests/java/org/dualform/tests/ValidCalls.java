@@ -320,6 +320,7 @@ final class ValidCalls implements AutoCloseable {
                 "toString")) {
             on(Device.class, name, fresh);
         }
+        on(Device.class, "peakGflops", fresh, DType.F32);
         on(Device.class, "useStream", fresh, 0L);
         add(Device.class, "wrap", fresh, on -> new Object[] {tensor(DType.F32, 4).address(), 16L, DType.F32, new long[] {4}}, Set.of());
     }

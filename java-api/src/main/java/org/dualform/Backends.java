@@ -8,6 +8,7 @@ import java.net.URISyntaxException;
 import java.net.URL;
 import java.nio.file.Path;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 import java.util.ServiceConfigurationError;
 import java.util.ServiceLoader;
@@ -26,6 +27,8 @@ public final class Backends {
     public static final String ENVIRONMENT = "DUALFORM_BACKEND";
     /** System property with the number of CPU threads; 0 or unset means all the process may use. */
     public static final String THREADS = "dualform.threads";
+    /** System property with the instructions the CPU kernels may use: base, avx2, avx512, avx512bf16 or amx; unset means the best there is. */
+    public static final String CPU = "dualform.cpu";
     /** System property with the absolute path of the cuBLASLt library the CUDA backend opens first. */
     public static final String CUBLASLT = "dualform.cublaslt";
 
@@ -63,7 +66,8 @@ public final class Backends {
      *
      * @param backend CPU or CUDA
      * @return what it can do here
-     * @throws InvalidArgumentException for AUTO
+     * @throws InvalidArgumentException for AUTO, or for the CPU if the property {@value #CPU} or the variable DUALFORM_CPU is no level
+     * @throws BackendUnavailableException for the CPU if this machine lacks the level they demand
      * @throws NativeLibraryException if the native library cannot be used
      */
     public static Status status(Backend backend) {
@@ -79,6 +83,9 @@ public final class Backends {
                 return new Status(backend, false, 0, library, plugin.failure, null);
             }
         }
+        if (backend == Backend.CPU) {
+            passCpuLevel();
+        }
         int[] devices = {0};
         String reason = df_backend_device_count(backend.id(), devices) == DF_OK ? null : NativeStatus.lastError();
         if (reason == null && devices[0] == 0) {
@@ -92,6 +99,8 @@ public final class Backends {
      * The status of every backend.
      *
      * @return CPU, then CUDA
+     * @throws InvalidArgumentException as {@link #status}
+     * @throws BackendUnavailableException as {@link #status}
      * @throws NativeLibraryException if the native library cannot be used
      */
     public static List<Status> all() {
@@ -153,6 +162,16 @@ public final class Backends {
             // reported below
         }
         throw new InvalidArgumentException("-D" + THREADS + ": " + value + ", expected a whole number of at least 0");
+    }
+
+    /** Hands the property to the CPU backend, which goes by it whenever a device is opened. */
+    static void passCpuLevel() {
+        String value = System.getProperty(CPU);
+        String level = value == null ? "" : value.trim().toLowerCase(Locale.ROOT);
+        int status = df_backend_set_option(Backend.CPU.id(), "level", level);
+        if (status != DF_OK) {
+            throw NativeStatus.exception(status, NativeStatus.lastError().replaceFirst("^level", "-D" + CPU));
+        }
     }
 
     private static Plugin cudaPlugin() {

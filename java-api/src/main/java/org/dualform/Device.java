@@ -47,7 +47,7 @@ public final class Device implements AutoCloseable {
     }
 
     /**
-     * Opens device 0 of a backend, whatever the properties say but for {@code dualform.threads}.
+     * Opens device 0 of a backend, whatever the properties say but for {@code dualform.threads} and {@code dualform.cpu}.
      *
      * @param backend AUTO, CPU or CUDA
      * @return the device, to be closed by the caller
@@ -126,6 +126,9 @@ public final class Device implements AutoCloseable {
         } else if (!choice.demanded() && Backends.cudaPresent() && WARNED.compareAndSet(false, true)) {
             LOG.warn("the CUDA plug-in is on the class path but the CPU serves: {}", Backends.status(Backend.CUDA).reason());
         }
+        if (backend == Backend.CPU) {
+            Backends.passCpuLevel();
+        }
         df_device pointer = new df_device();
         int status = df_device_open(backend.id(), index, threads, pointer);
         if (status == DF_UNAVAILABLE) {
@@ -179,6 +182,30 @@ public final class Device implements AutoCloseable {
      */
     public int threads() {
         return (int) stat(DF_STAT_THREADS);
+    }
+
+    /**
+     * What the device's threads can do at most: multiply-adds in registers, by the instruction that products of the dtype are formed with
+     * (BF16: AMX, AVX512_BF16 or float32, by the level). Measured anew by each call, in some 30 ms during which nothing else should run.
+     *
+     * @param dtype F32, BF16 or F64
+     * @return 1e9 floating-point operations a second, a multiply-add being two
+     * @throws InvalidArgumentException if the dtype is I32
+     * @throws UnsupportedOperationException on CUDA
+     * @throws IllegalStateException if the device is closed
+     */
+    public double peakGflops(DType dtype) {
+        if (!Arguments.notNull(dtype, "dtype").isFloating()) {
+            throw new InvalidArgumentException("dtype: " + dtype + ", expected F32, BF16 or F64");
+        }
+        double[] gflops = {0};
+        handle.acquire("device");
+        try {
+            NativeStatus.check(df_device_peak_gflops(handle.pointer, dtype.code(), gflops));
+        } finally {
+            handle.release();
+        }
+        return gflops[0];
     }
 
     /**

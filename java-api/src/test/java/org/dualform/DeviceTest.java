@@ -8,6 +8,10 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.nio.file.Files;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Locale;
+import java.util.concurrent.CopyOnWriteArrayList;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.function.Executable;
@@ -17,6 +21,7 @@ class DeviceTest {
     void clearProperties() {
         System.clearProperty(Backends.PROPERTY);
         System.clearProperty(Backends.THREADS);
+        System.clearProperty(Backends.CPU);
     }
 
     @Test
@@ -39,7 +44,7 @@ class DeviceTest {
         Device device = Device.cpu(1);
         device.close();
         Executable[] calls = {
-            device::description, device::synchronize, device::memory, device::resetPeak, device::trim, device::threads,
+            device::description, device::synchronize, device::memory, device::resetPeak, () -> device.peakGflops(DType.F32), device::trim, device::threads,
             () -> device.useStream(0), () -> device.wrap(64, 4, DType.F32, 1), () -> Tensor.empty(device, DType.F32, 1),
         };
         for (int i = 0; i < calls.length; i++) {
@@ -86,6 +91,76 @@ class DeviceTest {
         for (String threads : new String[] {"-1", "two", "1e3", "99999999999"}) {
             System.setProperty(Backends.THREADS, threads);
             assertThrows(InvalidArgumentException.class, Device::open, threads);
+        }
+    }
+
+    @Test
+    void aPropertyForcesTheCpuLevel() {
+        String json = Backends.status(Backend.CPU).json();
+        String best = level(json);
+        List<String> supported = List.of(json.replaceAll(".*\"supported\":\\[|\\].*|\"", "").split(","));
+        assertTrue(supported.contains("base") && supported.contains(best), json);
+        for (String level : List.of("base", "avx2", "avx512", "avx512bf16", "amx")) {
+            System.setProperty(Backends.CPU, " " + level.toUpperCase(Locale.ROOT) + " ");
+            if (supported.contains(level)) {
+                try (Device device = Device.cpu(1)) {
+                    assertTrue(device.description().contains("(" + level + ","), device.description());
+                }
+                assertEquals(level, level(Backends.status(Backend.CPU).json()));
+            } else {
+                String message = assertThrows(BackendUnavailableException.class, () -> Device.cpu(1)).getMessage();
+                assertEquals("-Ddualform.cpu: " + level + ", this machine has " + String.join(", ", supported), message);
+            }
+        }
+        for (String unknown : List.of("sse9", "base,avx2", "0")) {
+            System.setProperty(Backends.CPU, unknown);
+            String message = "-Ddualform.cpu: " + unknown + ", expected one of base, avx2, avx512, avx512bf16, amx; this machine has "
+                    + String.join(", ", supported);
+            assertEquals(message, assertThrows(InvalidArgumentException.class, Device::open).getMessage());
+            assertEquals(message, assertThrows(InvalidArgumentException.class, () -> Backends.status(Backend.CPU)).getMessage());
+        }
+        System.setProperty(Backends.CPU, " ");
+        assertEquals(best, level(Backends.status(Backend.CPU).json()));
+    }
+
+    private static String level(String json) {
+        return json.replaceAll(".*\"instruction_set\":\"|\".*", "");
+    }
+
+    @Test
+    void devicesOpenedByManyThreadsHaveTheLevelOfTheProperty() throws InterruptedException {
+        System.setProperty(Backends.CPU, "base");
+        List<String> others = new CopyOnWriteArrayList<>();
+        List<Thread> threads = new ArrayList<>();
+        for (int i = 0; i < 4; i++) {
+            Thread thread = new Thread(() -> {
+                for (int j = 0; j < 50; j++) {
+                    try (Device device = Device.cpu(1)) {
+                        if (!device.description().contains("(base,")) {
+                            others.add(device.description());
+                        }
+                    }
+                }
+            });
+            threads.add(thread);
+            thread.start();
+        }
+        for (Thread thread : threads) {
+            thread.join();
+        }
+        assertEquals(List.of(), others);
+    }
+
+    @Test
+    void thePeakIsMeasured() {
+        System.setProperty(Backends.CPU, "base");
+        try (Device device = Device.cpu(1)) {
+            for (DType dtype : new DType[] {DType.F32, DType.BF16, DType.F64}) {
+                double peak = device.peakGflops(dtype);
+                assertTrue(peak > 0.01 && peak < 1e6, dtype + " " + peak);
+            }
+            assertThrows(InvalidArgumentException.class, () -> device.peakGflops(DType.I32));
+            assertThrows(NullPointerException.class, () -> device.peakGflops(null));
         }
     }
 

@@ -11,7 +11,9 @@ import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.HashMap;
 import java.util.List;
+import java.util.Map;
 import org.bytedeco.javacpp.Loader;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -20,6 +22,8 @@ import org.junit.jupiter.api.io.TempDir;
 class FreshJvmTest {
     @TempDir
     Path extra;
+
+    private final Map<String, String> environment = new HashMap<>();
 
     private record Outcome(int exitCode, String output) {}
 
@@ -31,7 +35,9 @@ class FreshJvmTest {
         command.addAll(List.of("-cp", extra + File.pathSeparator + System.getProperty("java.class.path")));
         command.add("org.dualform.FreshJvmTest$" + program);
         Path log = extra.resolve("output.txt");
-        Process process = new ProcessBuilder(command).redirectErrorStream(true).redirectOutput(log.toFile()).start();
+        ProcessBuilder builder = new ProcessBuilder(command).redirectErrorStream(true).redirectOutput(log.toFile());
+        builder.environment().putAll(environment);
+        Process process = builder.start();
         int exitCode = process.waitFor();
         assertFalse(Files.exists(extra.resolve("crash.log")), "the JVM crashed");
         return new Outcome(exitCode, Files.readString(log, StandardCharsets.UTF_8));
@@ -56,6 +62,30 @@ class FreshJvmTest {
                 System.out.println(e.getClass().getSimpleName() + ": " + e.getMessage());
             }
         }
+    }
+
+    /** Opens the CPU and says what it is. */
+    static final class OpenCpu {
+        public static void main(String[] args) {
+            try (Device device = Device.cpu(1)) {
+                System.out.println("opened " + device.description());
+            } catch (DualformException | InvalidArgumentException e) {
+                System.out.println(e.getClass().getSimpleName() + ": " + e.getMessage());
+            }
+        }
+    }
+
+    @Test
+    void theLevelOfThePropertyGoesBeforeThatOfTheVariable() throws Exception {
+        environment.put("DUALFORM_CPU", "sse9");
+        String variable = run("OpenCpu").output;
+        assertTrue(variable.contains("InvalidArgumentException: DUALFORM_CPU: sse9, expected one of base, "), variable);
+        String property = run("OpenCpu", "-Ddualform.cpu=base").output;
+        assertTrue(property.contains("opened cpu (base, 1 thread)"), property);
+        environment.put("DUALFORM_CPU", "base");
+        assertTrue(run("OpenCpu").output.contains("opened cpu (base, 1 thread)"));
+        String wrong = run("OpenCpu", "-Ddualform.cpu=sse9").output;
+        assertTrue(wrong.contains("InvalidArgumentException: -Ddualform.cpu: sse9, expected one of base, "), wrong);
     }
 
     @Test
