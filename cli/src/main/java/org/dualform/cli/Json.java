@@ -20,22 +20,32 @@ final class Json {
         return out.toString();
     }
 
+    /** The same without a line break. */
+    static String line(Object value) {
+        StringBuilder out = new StringBuilder();
+        write(value, out, null);
+        return out.toString();
+    }
+
+    /** Each entry of a map in a line of its own, unless the indent is null. */
     private static void write(Object value, StringBuilder out, String indent) {
+        String inner = indent == null ? null : indent + "  ";
         if (value instanceof Map<?, ?> map && !map.isEmpty()) {
-            String separator = "{\n";
+            String start = indent == null ? "" : '\n' + inner;
+            String separator = "{" + start;
             for (Map.Entry<?, ?> entry : map.entrySet()) {
-                out.append(separator).append(indent).append("  ").append(quote(entry.getKey().toString())).append(": ");
-                write(entry.getValue(), out, indent + "  ");
-                separator = ",\n";
+                out.append(separator).append(quote(entry.getKey().toString())).append(": ");
+                write(entry.getValue(), out, inner);
+                separator = indent == null ? ", " : "," + start;
             }
-            out.append('\n').append(indent).append('}');
+            out.append(indent == null ? "" : '\n' + indent).append('}');
         } else if (value instanceof Map) {
             out.append("{}");
         } else if (value instanceof List<?> list) {
             out.append('[');
             for (int i = 0; i < list.size(); i++) {
                 out.append(i == 0 ? "" : ", ");
-                write(list.get(i), out, indent + "  ");
+                write(list.get(i), out, inner);
             }
             out.append(']');
         } else if (value == null || value instanceof Boolean || value instanceof Number) {

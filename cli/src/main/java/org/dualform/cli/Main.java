@@ -14,7 +14,7 @@ import picocli.CommandLine.ParameterException;
         description = "Attention as gradient descent: operations on tensors, and what this machine offers them.",
         mixinStandardHelpOptions = true,
         versionProvider = Main.Version.class,
-        subcommands = {DoctorCommand.class, OpCommand.class, TrainCommand.class, IclCommand.class, DemoCommand.class},
+        subcommands = {DoctorCommand.class, OpCommand.class, BenchCommand.class, TrainCommand.class, IclCommand.class, DemoCommand.class},
         footer = {"", "Exit codes: 0 done, 1 internal error, 2 bad usage or input, 3 backend unavailable, 4 training stopped",
             "because its numbers were not finite, 130 and 143 asked to stop by SIGINT and SIGTERM, after saving."})
 final class Main implements Runnable {
@@ -29,7 +29,7 @@ final class Main implements Runnable {
 
     @Override
     public void run() {
-        throw new UsageException("a command is expected: doctor, op, train, icl or demo (dualform --help tells more)");
+        throw new UsageException("a command is expected: doctor, op, bench, train, icl or demo (dualform --help tells more)");
     }
 
     /** Runs one command line and returns its exit code. */

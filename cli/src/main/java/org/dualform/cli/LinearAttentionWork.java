@@ -1,0 +1,62 @@
+package org.dualform.cli;
+
+import java.util.ArrayList;
+import java.util.List;
+import org.dualform.Ops;
+import org.dualform.Tensor;
+
+/** Causal linear attention without decay. */
+final class LinearAttentionWork implements Workload {
+    private final Pass pass;
+    private final Tensor q;
+    private final Tensor k;
+    private final Tensor v;
+    private final Tensor out;
+    private Tensor dout;
+    private Tensor dq;
+    private Tensor dk;
+    private Tensor dv;
+
+    /** The shape is B,T,NH,HS. */
+    LinearAttentionWork(BenchTensors tensors, long[] shape, Pass pass) {
+        this.pass = pass;
+        double deviation = 1 / Math.sqrt(shape[3]);
+        q = tensors.normal("q", deviation, shape);
+        k = tensors.normal("k", deviation, shape);
+        v = tensors.normal("v", 1, shape);
+        out = tensors.like(q);
+        if (pass.backward()) {
+            dout = tensors.normal("dout", 1, shape);
+            dq = tensors.like(q);
+            dk = tensors.like(k);
+            dv = tensors.like(v);
+        }
+    }
+
+    @Override
+    public void run() {
+        if (pass.forward()) {
+            Ops.linearAttentionForward(out, null, q, k, v, null, null);
+        }
+        if (pass.backward()) {
+            Ops.linearAttentionBackward(dq, dk, dv, null, null, dout, null, q, k, v, null, null, false);
+        }
+    }
+
+    @Override
+    public List<Tensor> results() {
+        List<Tensor> results = new ArrayList<>();
+        if (pass.forward()) {
+            results.add(out);
+        }
+        if (pass.backward()) {
+            results.addAll(List.of(dq, dk, dv));
+        }
+        return results;
+    }
+
+    @Override
+    public double bytes() {
+        return (pass.forward() ? Workload.bytes(q, k, v, out) : 0) + (pass.backward() ? Workload.bytes(dq, dk, dv, dout, q, k, v) : 0);
+    }
+}
