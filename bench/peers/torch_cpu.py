@@ -33,7 +33,7 @@ def normal(dtype, *shape, deviation=1.0):
 
 
 class Attention:
-    """Causal; tensors (B,T,NH,HS) seen as (B,NH,T,HS), as a GPT has them. With momentum, plus D v with the matrix of powers of eta, made once."""
+    """Causal; tensors (B,T,NH,HS) seen as (B,NH,T,HS), as a GPT has them. With momentum, plus D v, D the powers of eta, made once."""
 
     def __init__(self, shape, dtype, momentum):
         b, t, s, heads, key_heads, size = shape if len(shape) == 6 else (shape[0], shape[1], shape[1], shape[2], shape[2], shape[3])
@@ -281,8 +281,8 @@ def sample(run, seconds):
 
 
 def ours(program, name, shape, dtype, timed, threads, seconds):
-    command = [str(program), "bench", name, "--shape", shape, "--dtype", dtype, "--pass", timed, "--threads", str(threads), "--device", "cpu",
-               "--seconds", str(seconds), "--json"]
+    command = [str(program), "bench", name, "--shape", shape, "--dtype", dtype, "--pass", timed, "--threads", str(threads),
+               "--device", "cpu", "--seconds", str(seconds), "--json"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(f"{' '.join(command)}: exit code {done.returncode}: {done.stderr.strip()}")
@@ -322,7 +322,8 @@ def main():
                 mine.append(ours(options.dualform, name, shape, dtype, timed, options.threads, options.seconds))
             peer.append(sample(run, options.seconds))
         row = {"op": name, "shape": sizes, "dtype": dtype, "pass": timed, "threads": options.threads,
-               "peer_median_ms": 1e3 * statistics.median(median for median, _ in peer), "peer_min_ms": 1e3 * min(least for _, least in peer)}
+               "peer_median_ms": 1e3 * statistics.median(median for median, _ in peer),
+               "peer_min_ms": 1e3 * min(least for _, least in peer)}
         text = f"{title:52} {'':11} {row['peer_median_ms']:11.5g}"
         if mine:
             row["ours_median_ms"] = statistics.median(one["median_ms"] for one in mine)

@@ -27,7 +27,7 @@ public final class Backends {
     public static final String ENVIRONMENT = "DUALFORM_BACKEND";
     /** System property with the number of CPU threads; 0 or unset means all the process may use. */
     public static final String THREADS = "dualform.threads";
-    /** System property with the instructions the CPU kernels may use: base, avx2, avx512, avx512bf16 or amx; unset means the best there is. */
+    /** System property with the instructions CPU kernels may use: base, avx2, avx512, avx512bf16 or amx; unset means the best there is. */
     public static final String CPU = "dualform.cpu";
     /** System property with the absolute path of the cuBLASLt library the CUDA backend opens first. */
     public static final String CUBLASLT = "dualform.cublaslt";

@@ -9,7 +9,8 @@ import org.dualform.Tensor;
 /** The dual form of a gradient step, of one linear layer or of many that have nothing to do with each other. */
 final class DualFormWork implements Workload {
     /** Views of one problem; those of the backward pass null without it. */
-    private record Problem(Tensor out, Tensor w0, Tensor e, Tensor xp, Tensor x, Tensor dout, Tensor dw0, Tensor de, Tensor dxp, Tensor dx) {}
+    private record Problem(Tensor out, Tensor w0, Tensor e, Tensor xp, Tensor x, Tensor dout, Tensor dw0, Tensor de, Tensor dxp,
+            Tensor dx) {}
 
     private final Pass pass;
     private final List<Problem> problems = new ArrayList<>();

@@ -7,6 +7,7 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 import java.util.stream.Stream;
@@ -125,7 +126,7 @@ class BenchCommandTest {
     }
 
     private static List<Long> boxed(long[] values) {
-        return java.util.Arrays.stream(values).boxed().toList();
+        return Arrays.stream(values).boxed().toList();
     }
 
     @Test
@@ -135,7 +136,8 @@ class BenchCommandTest {
         assertTrue(Run.of("doctor").out().contains("cpu (base,"));
         System.setProperty(Backends.CPU, "mmx");
         for (Run run : List.of(bench("matmul", "8,8,8"), Run.of("doctor"), Run.of("doctor", "--json"))) {
-            assertRefused(run, ExitCode.USAGE, "-Ddualform.cpu: mmx, expected one of base, avx2, avx512, avx512bf16, amx; this machine has base");
+            assertRefused(run, ExitCode.USAGE,
+                    "-Ddualform.cpu: mmx, expected one of base, avx2, avx512, avx512bf16, amx; this machine has base");
         }
     }
 
@@ -161,7 +163,8 @@ class BenchCommandTest {
                         new Bad("a blank", "expected M,N,K", "matmul", "--shape", "2, 2,3"),
                         new Bad("a comma at the end", "expected M,N,K", "matmul", "--shape", "2,2,"),
                         new Bad("more than an int", "999999999", "matmul", "--shape", "99999999999,1,1"),
-                        new Bad("heads that do not divide", "k: 2 key heads, expected a divisor of q's 3 heads", "attention", "--shape", "1,4,4,3,2,8"),
+                        new Bad("heads that do not divide", "k: 2 key heads, expected a divisor of q's 3 heads", "attention",
+                                "--shape", "1,4,4,3,2,8"),
                         new Bad("a head too large", "q: head size 257, expected 1..256", "attention", "--shape", "1,4,1,257"),
                         new Bad("width and heads", "width: 10, expected a multiple of the 3 heads", "gpt-step", "--shape", "1,4,1,10,3"),
                         new Bad("float64", "--dtype f64: expected one of bf16, f32", "matmul", "--shape", "1,1,1", "--dtype", "f64"),
@@ -187,7 +190,8 @@ class BenchCommandTest {
         assertEquals(code, run.code(), run.err());
         assertEquals("", run.out());
         assertEquals(1, run.err().lines().count(), run.err());
-        assertTrue(run.err().startsWith("dualform: ") && run.err().contains(expected), "'" + run.err() + "' does not say '" + expected + "'");
+        assertTrue(run.err().startsWith("dualform: "), run.err());
+        assertTrue(run.err().contains(expected), "'" + run.err() + "' does not say '" + expected + "'");
         assertFalse(run.err().contains("Exception") || run.err().contains("Usage:"), run.err());
     }
 

@@ -5,6 +5,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.Collections;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
@@ -185,8 +186,8 @@ public final class Compare {
                 spent += duel.callsPerSample() * (ours.get(i) + theirs.get(i));
             }
             device.trim();
-            return new Row(duel.name(), duel.peer(), 1e3 * median(ours), 1e3 * median(theirs), 1e3 * ours.stream().min(Double::compare).get(),
-                    1e3 * theirs.stream().min(Double::compare).get(), blas, difference, difference <= duel.tolerance());
+            return new Row(duel.name(), duel.peer(), 1e3 * median(ours), 1e3 * median(theirs), 1e3 * Collections.min(ours),
+                    1e3 * Collections.min(theirs), blas, difference, difference <= duel.tolerance());
         }
     }
 

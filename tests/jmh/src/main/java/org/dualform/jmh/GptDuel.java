@@ -14,8 +14,8 @@ import org.dualform.nn.GptConfig;
 import org.dualform.optim.GradientNorm;
 
 /**
- * A training step of a GPT with 256 tokens: loss, gradients, clipping, AdamW. The peer has the same layers, one product for queries, keys and
- * values, and PyTorch's AdamW of C++, which goes over one parameter after the other.
+ * A training step of a GPT with 256 tokens: loss, gradients, clipping, AdamW. The peer has the same layers, one product for queries, keys
+ * and values, and PyTorch's AdamW of C++, which goes over one parameter after the other.
  */
 final class GptDuel extends Duel.WithTorch {
     private static final int VOCABULARY = 256;
