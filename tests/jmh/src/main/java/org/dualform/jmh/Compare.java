@@ -25,7 +25,7 @@ import org.dualform.Dualform;
  */
 public final class Compare {
     private static final int LEAST_SAMPLES = 7;
-    private static final int TRIALS = 5;
+    private static final int TRIALS = 3;
 
     /** A work, and how it is made when its turn comes. */
     private record Entry(String name, Supplier<Duel> duel) {}
@@ -199,7 +199,6 @@ public final class Compare {
             Torch.threads(threads, blas);
             List<Double> trial = new ArrayList<>();
             for (int i = 0; i < TRIALS; i++) {
-                time(duel, duel::runOurs);
                 trial.add(time(duel, duel::runPeer));
             }
             double median = median(trial);
