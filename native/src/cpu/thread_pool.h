@@ -1,32 +1,20 @@
 // Threads of one CPU device. Started at the first parallel call, joined when the device closes.
 #pragma once
 
-#include <pthread.h>
+#include <sys/types.h>
 
 #include <atomic>
 #include <cstdint>
-#include <mutex>
 #include <thread>
 #include <vector>
 
 namespace dualform::cpu {
 
-/// std::condition_variable, over pthreads: the libstdc++ symbol of its wait is newer than the oldest system this library serves.
-class Signal {
-public:
-    ~Signal() { pthread_cond_destroy(&condition_); }
-    template <class Predicate>
-    void wait(std::unique_lock<std::mutex>& lock, Predicate done) {
-        while (!done()) pthread_cond_wait(&condition_, lock.mutex()->native_handle());
-    }
-    void notify_one() { pthread_cond_signal(&condition_); }
-    void notify_all() { pthread_cond_broadcast(&condition_); }
-
-private:
-    pthread_cond_t condition_ = PTHREAD_COND_INITIALIZER;
-};
-
 /// Runs independent pieces of one call on a fixed set of threads. Which thread runs which piece is not fixed; kernels must not care.
+///
+/// The caller takes pieces like every worker and waits for nobody who has not taken one: a worker that the system does not run delays
+/// a call by its own piece at most, and a call in a forked child, where there are no workers, does everything alone. Workers look for
+/// the next call for a short while and then sleep.
 class ThreadPool {
 public:
     explicit ThreadPool(int threads) : threads_(threads) {}
@@ -35,30 +23,35 @@ public:
     ThreadPool& operator=(const ThreadPool&) = delete;
 
     int threads() const { return threads_; }
-    /// fn(context, i, worker) for i in [0, n); returns when all are done. Runs alone on this thread when the pool is busy (another
-    /// Java thread is inside an op), so callers never wait for each other.
+    /// fn(context, i, worker) for i in [0, n); returns when all are done. Runs alone on this thread, as worker 0, when the pool is busy
+    /// (another Java thread is inside an op, or this is a call within a call), so callers never wait for each other.
     void run(int64_t n, void (*fn)(void*, int64_t, int), void* context);
 
 private:
     struct Job {
         void (*fn)(void*, int64_t, int) = nullptr;
         void* context = nullptr;
-        int64_t n = 0;
+        int64_t n = 0, chunk = 1;  // pieces; how many are taken at a time
     };
     void start();
     void work(int worker);
+    bool join(uint32_t* last);
+    void leave();
     void drain(const Job& job, int worker);
+    void sleep_until_called(uint32_t last);
+    void wait_until_alone();
 
     const int threads_;
-    std::mutex busy_;  // held by the caller that uses the pool
-    std::mutex mutex_;
-    Signal wake_, done_;
-    Job job_;
-    std::atomic<uint64_t> generation_{0};  // counts jobs; a worker that sees a new value takes part
-    std::atomic<int64_t> next_{0};
-    int active_ = 0;  // workers inside the current job
-    bool stop_ = false;
     std::vector<std::thread> workers_;
+    pid_t process_ = 0;  // whose threads they are
+    Job job_;            // written while nobody is inside
+    std::atomic<bool> busy_{false}, stop_{false};
+    // What a worker decides by: number of the job (32 bits), places that are free in it (16), workers inside (16).
+    alignas(64) std::atomic<uint64_t> state_{0};
+    alignas(64) std::atomic<int64_t> next_{0};  // the first piece that nobody has taken
+    // Futex words: calls changes when sleeping workers are called; caller_waits is 1 while the caller sleeps.
+    alignas(64) std::atomic<uint32_t> calls_{0};
+    std::atomic<uint32_t> sleeping_{0}, caller_waits_{0};
 };
 
 }  // namespace dualform::cpu
