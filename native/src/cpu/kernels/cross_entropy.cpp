@@ -1,4 +1,4 @@
-// Softmax cross-entropy and its gradient: one thread per block of rows, three passes over a row (maximum, sum, gradient).
+// Softmax cross-entropy and its gradient: one thread per block of rows, three passes over a row in the cache (maximum, sum, gradient).
 #include "cpu/elementwise.h"
 #include "cpu/kernels.h"
 
@@ -24,24 +24,43 @@ int copy_targets(int32_t* copies, int64_t* count, const df_view* targets, int64_
     return DF_OK;
 }
 
-/// The loss of one row, and its gradient when dlogits is not null. dlogits may be logits.
+/// The largest logit; NaN may be missed. Four chains of comparisons.
+template <class T, class A>
+A row_max(const T* logits, int64_t V) {
+    constexpr int kChains = 4;
+    Vec<A> most[kChains];
+    for (Vec<A>& m : most) m = splat<A>(-A(INFINITY));
+    int64_t i = 0;
+    for (; i + kChains * kLanes<A> <= V; i += kChains * kLanes<A>)
+        for (int c = 0; c < kChains; ++c) most[c] = vmax(most[c], load(logits + i + c * kLanes<A>));
+    for_vectors<A>(V - i, [&](int64_t j, int lanes) { most[0] = vmax(most[0], load_lanes<A>(logits + i + j, lanes, -A(INFINITY))); });
+    return lane_max<A>(vmax(vmax(most[0], most[1]), vmax(most[2], most[3])));
+}
+
+/// The loss of one row, and its gradient when dlogits is not null. dlogits may be logits. Where dlogits holds what the sum is taken of, it
+/// keeps the terms until the sum is known; bfloat16 computes them again.
 template <class T>
 double row_loss(T* dlogits, const T* logits, int64_t V, int32_t target, double count) {
     using A = Accumulate<T>;
+    constexpr bool kKept = kSame<T, A>;
     const A lowest = -A(INFINITY);  // adds nothing to the sum
-    Vec<A> most = splat<A>(lowest);
-    for_vectors<A>(V, [&](int64_t i, int lanes) { most = vmax(most, load_lanes<A>(logits + i, lanes, lowest)); });
-    const A top = lane_max<A>(most);
+    const A top = row_max<T, A>(logits, V), at = A(get(logits + target)) - top;
+    const auto term = [&](int64_t i, int lanes) { return vexp_below(load_lanes<A>(logits + i, lanes, lowest) - top); };
     double sum[1];
-    row_sums<A, 1, 16>(sum, V, [&](int64_t i, int lanes, Vec<A>* t) {
-        t[0] = vexp<A>(load_lanes<A>(logits + i, lanes, lowest) - top);
-    });
-    const double loss = log(sum[0]) - (double(get(logits + target)) - double(top));
+    if (kKept && dlogits != nullptr) {
+        row_sums<A, 1, 16>(sum, V, [&](int64_t i, int lanes, Vec<A>* t) {
+            t[0] = term(i, lanes);
+            store_lanes<A>(dlogits + i, t[0], lanes);
+        });
+    } else {
+        row_sums<A, 1, 16>(sum, V, [&](int64_t i, int lanes, Vec<A>* t) { t[0] = term(i, lanes); });
+    }
+    const double loss = log(sum[0]) - double(at);
     if (dlogits != nullptr) {
         const A scale = A(1.0 / (sum[0] * count));
-        const double at_target = (double(vexp<A>(splat<A>(A(get(logits + target)) - top))[0]) / sum[0] - 1.0) / count;
+        const double at_target = (double(vexp_below(splat<A>(at))[0]) / sum[0] - 1.0) / count;
         for_vectors<A>(V, [&](int64_t i, int lanes) {
-            store_lanes<A>(dlogits + i, vexp<A>(load_lanes<A>(logits + i, lanes) - top) * scale, lanes);
+            store_lanes<A>(dlogits + i, (kKept ? load_lanes<A>(dlogits + i, lanes) : term(i, lanes)) * scale, lanes);
         });
         put_rounded(dlogits + target, at_target);
     }

@@ -59,8 +59,7 @@ template <class T, class G, class F>
 void add_rows(G* table, const Rows<const T>& dout, int64_t hits, F&& order, int64_t first, int n, bool accumulate) {
     using A = Accumulate<T>;
     if (hits == 0 && accumulate) return;
-    alignas(64) double sums[kColumns + kLanes<float>];
-    for (int i = 0; i < n + kLanes<A>; ++i) sums[i] = 0;
+    alignas(64) double sums[kColumns] = {};
     for (int64_t h = 0; h < hits; ++h) {
         const T* row = dout[order(h)] + first;
         for_vectors<A>(n, [&](int64_t i, int lanes) { add_to<A>(sums + i, load_lanes<A>(row + i, lanes)); });

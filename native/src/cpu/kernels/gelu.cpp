@@ -11,9 +11,10 @@ constexpr double kCubic = 0.044715, kSqrt2OverPi = 0.79788456080286535588, kInvS
 /// gelu(u) = u Phi(u); in the tanh form u sigmoid(2 z), z = sqrt(2/pi) (u + 0.044715 u^3), which is the same as u/2 (1 + tanh z).
 template <bool Exact, class A>
 inline Vec<A> gelu(Vec<A> u) {
-    if constexpr (Exact) return u * normal_cdf(u, vexp<A>(A(-0.5) * u * u));
-    const Vec<A> two_z = A(2 * kSqrt2OverPi) * (u + A(kCubic) * u * u * u);
-    return u * vsigmoid<A>(two_z);
+    if constexpr (Exact) return u * normal_cdf(u, vexp_below(A(-0.5) * u * u));
+    const Vec<A> two_z = u * (A(2 * kSqrt2OverPi) + A(2 * kSqrt2OverPi * kCubic) * u * u);
+    const Vec<A> e = vexp_below(-vabs(two_z)), r = u / (A(1) + e);
+    return u > 0 ? r : e * r;
 }
 
 /// Beyond 40 the slope is 0 or 1 in every dtype; without the bound inf would meet 0.
@@ -22,13 +23,14 @@ inline Vec<A> gelu_slope(Vec<A> x) {
     const A bound = 40;
     const Vec<A> u = x < -bound ? splat<A>(-bound) : (x > bound ? splat<A>(bound) : x);
     if constexpr (Exact) {
-        const Vec<A> gauss = vexp<A>(A(-0.5) * u * u);
+        const Vec<A> gauss = vexp_below(A(-0.5) * u * u);
         return normal_cdf(u, gauss) + u * gauss * A(kInvSqrt2Pi);
     }
-    const Vec<A> two_z = A(2 * kSqrt2OverPi) * (u + A(kCubic) * u * u * u);
-    const Vec<A> e = vexp<A>(-vabs(two_z)), r = A(1) / (A(1) + e);
-    const Vec<A> sigmoid = two_z > 0 ? r : e * r;
-    return sigmoid + u * (e * r * r) * (A(2 * kSqrt2OverPi) * (A(1) + A(3 * kCubic) * u * u));
+    const Vec<A> square = u * u;
+    const Vec<A> two_z = u * (A(2 * kSqrt2OverPi) + A(2 * kSqrt2OverPi * kCubic) * square);
+    const Vec<A> e = vexp_below(-vabs(two_z)), r = A(1) / (A(1) + e), rest = e * r;
+    const Vec<A> two_z_slope = u * (A(2 * kSqrt2OverPi) + A(6 * kSqrt2OverPi * kCubic) * square);
+    return (u > 0 ? r : rest) + (rest * r) * two_z_slope;
 }
 
 template <bool Exact, class A>
@@ -66,21 +68,18 @@ int backward(df_queue* queue, const df_gelu_args* args, df_error* error) {
     for_pieces(queue, blocks * columns, 2 * N * C, [&](int64_t piece, int) {
         const int64_t b = piece / columns, first = piece % columns * kTile;
         const int n = int(smaller<int64_t>(kTile, C - first));
-        alignas(64) A to[kTile], incoming[kTile], from[kTile], shift[kTile];
-        alignas(64) double sums[kTile];
-        const A* shift_c = bias != nullptr ? read_as<A, T>(shift, bias + first, 1, n) : nullptr;
-        for (int i = 0; i < n; ++i) sums[i] = 0;
+        alignas(64) A shift[kTile] = {};
+        alignas(64) double sums[kTile] = {};
+        const A* shift_c = bias != nullptr ? read_as<A, T>(shift, bias + first, 1, n) : shift;
         for (int64_t row = b * block, end = smaller(row + block, N); row < end; ++row) {
             T* dx_n = dx[row] + first;
-            const A* dout_n = read_as<A, T>(incoming, dout[row] + first, 1, n);
-            const A* x_n = read_as<A, T>(from, x[row] + first, 1, n);
-            const auto biased = [](Vec<A> d, Vec<A> v, Vec<A> s) { return d * gelu_slope<Exact, A>(v + s); };
-            const auto plain = [](Vec<A> d, Vec<A> v) { return d * gelu_slope<Exact, A>(v); };
-            if (shift_c != nullptr) map<A>(to, n, biased, dout_n, x_n, shift_c);
-            else map<A>(to, n, plain, dout_n, x_n);
-            if (reduces)
-                for (int i = 0; i < n; ++i) sums[i] += double(to[i]);
-            write_as<A, T>(dx_n, to, 1, n);
+            const T *dout_n = dout[row] + first, *x_n = x[row] + first;
+            for_vectors<A>(n, [&](int64_t i, int lanes) {
+                const Vec<A> u = load_lanes<A>(x_n + i, lanes) + load_lanes<A>(shift_c + i, lanes);
+                const Vec<A> d = load_lanes<A>(dout_n + i, lanes) * gelu_slope<Exact, A>(u);
+                store_lanes<A>(dx_n + i, d, lanes);
+                if (reduces) add_to<A>(sums + i, d);
+            });
         }
         if (!reduces) return;
         for (int i = 0; i < n; ++i) {

@@ -84,33 +84,34 @@ int forward(df_queue* queue, const df_layernorm_args* args, df_error* error) {
 
 /// dx of one row, and the row's share of dweight and dbias added in double (when they are wanted).
 template <class T, class A>
-void backward_row(T* dx, double* dweight, double* dbias, const T* dout, const T* dsum, const T* sum, const T* weight, A mean, A rstd,
-                  int64_t C) {
-    double sums[2], rests[1];
-    // The saved mean is rounded; beside a large mean what it lost is no small part of sum - mean.
-    row_sums<A, 1, 16>(rests, C, [&](int64_t i, int lanes, Vec<A>* t) { t[0] = load_lanes<A>(sum + i, lanes, mean) - mean; });
-    const A rest = A(rests[0] / double(C));
-    row_sums<A, 2, 16>(sums, C, [&](int64_t i, int lanes, Vec<A>* t) {
-        const Vec<A> dy = load_lanes<A>(dout + i, lanes), h = ((load_lanes<A>(sum + i, lanes, mean) - mean) - rest) * rstd;
-        t[0] = dy * load_lanes<A>(weight + i, lanes);
-        t[1] = t[0] * h;
+void backward_row(T* dx, double* dweight, double* dbias, const T* dout, const T* dsum, const T* sum, const T* weight, A mean, A rstd, int64_t C) {
+    // With c = sum - mean: the saved mean is rounded, and beside a large mean what it lost, the mean of c, is no small part of c.
+    double sums[3];
+    row_sums<A, 3, 16>(sums, C, [&](int64_t i, int lanes, Vec<A>* t) {
+        t[0] = load_lanes<A>(sum + i, lanes, mean) - mean;
+        t[1] = load_lanes<A>(dout + i, lanes) * load_lanes<A>(weight + i, lanes);
+        t[2] = t[0] * t[1];
+    });
+    const double lost = sums[0] / double(C);
+    const A rest = A(lost), mean_g = A(sums[1] / double(C)), mean_gh = A((sums[2] - lost * sums[1]) * double(rstd) / double(C));
+    if (C == 1) {  // g - mean_c g is exactly 0, which a fused multiply-add would miss
+        const A h = ((A(get(sum)) - mean) - rest) * rstd, dy = A(get(dout)), g = A(sums[1]), d = -rstd * h * (g * h);
+        put(dx, dsum != nullptr ? d + A(get(dsum)) : d);
+        if (dweight != nullptr) {
+            *dweight += double(dy * h);
+            *dbias += double(dy);
+        }
+        return;
+    }
+    for_vectors<A>(C, [&](int64_t i, int lanes) {
+        const Vec<A> h = ((load_lanes<A>(sum + i, lanes, mean) - mean) - rest) * rstd, dy = load_lanes<A>(dout + i, lanes);
+        Vec<A> d = rstd * ((dy * load_lanes<A>(weight + i, lanes) - mean_g) - h * mean_gh);
+        if (dsum != nullptr) d += load_lanes<A>(dsum + i, lanes);
+        store_lanes<A>(dx + i, d, lanes);
         if (dweight != nullptr) {
             add_to<A>(dweight + i, dy * h);
             add_to<A>(dbias + i, dy);
         }
-    });
-    if (C == 1) {  // g - mean_c g is exactly 0, which a fused multiply-add would miss
-        const A h = ((A(get(sum)) - mean) - rest) * rstd, g = A(sums[0]), d = -rstd * h * (g * h);
-        put(dx, dsum != nullptr ? d + A(get(dsum)) : d);
-        return;
-    }
-    const A mean_g = A(sums[0] / double(C)), mean_gh = A(sums[1] / double(C));
-    for_vectors<A>(C, [&](int64_t i, int lanes) {
-        const Vec<A> h = ((load_lanes<A>(sum + i, lanes, mean) - mean) - rest) * rstd;
-        const Vec<A> g = load_lanes<A>(dout + i, lanes) * load_lanes<A>(weight + i, lanes);
-        Vec<A> d = rstd * ((g - mean_g) - h * mean_gh);
-        if (dsum != nullptr) d += load_lanes<A>(dsum + i, lanes);
-        store_lanes<A>(dx + i, d, lanes);
     });
 }
 

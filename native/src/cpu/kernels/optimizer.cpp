@@ -6,14 +6,19 @@ namespace dualform::cpu::DF_ISA {
 
 namespace {
 
-/// The squares are formed in double: those of tiny or huge floats neither vanish nor overflow on the way.
-double sum_of_squares(const double* x, int n) {
-    double sum[1];
-    row_sums<double, 1, 1>(sum, n, [&](int64_t i, int lanes, Vec<double>* t) {
-        const Vec<double> v = load_lanes<double>(x + i, lanes);
-        t[0] = v * v;
-    });
-    return sum[0];
+constexpr int kChains = 4;  // of additions, which are slower one after another than memory is
+
+/// sums += x^2, lane by lane. The squares are formed in double: those of tiny or huge floats neither vanish nor overflow on the way.
+template <class A>
+void add_squares(Vec<double> (&sums)[kChains], const A* x, int n) {
+    const auto add = [&](Vec<double>* to, Vec<A> v) {
+        for (int h = 0; h < kDoubles<A>; ++h) to[h] += widen(v, h) * widen(v, h);
+    };
+    constexpr int kStep = kChains / kDoubles<A>;
+    int i = 0;
+    for (; i + kStep * kLanes<A> <= n; i += kStep * kLanes<A>)
+        for (int c = 0; c < kStep; ++c) add(sums + c * kDoubles<A>, load(x + i + c * kLanes<A>));
+    for_vectors<A>(n - i, [&](int64_t j, int lanes) { add(sums, load_lanes<A>(x + i + j, lanes)); });
 }
 
 /// A parameter, its gradient and its state (two tensors at most) as tiles in A: update(p, a, b, g, n) changes p, a and b.
@@ -87,12 +92,17 @@ int squared_norm(df_queue* queue, const df_optimizer_args* args, df_error* error
     if (!scratch) return out_of_memory(error, "squared_norm", bytes);
     double* partial = pieces == 1 ? one : scratch.as<double>();
     for_pieces(queue, pieces, space.size(), [&](int64_t piece, int) {
-        double sum = 0;
+        Vec<double> sums[kChains] = {};
         space.tiles(piece, [&](const int64_t* offset, int64_t, int n) {
             alignas(64) double buffer[kTile];
-            sum += sum_of_squares(read_tile<double>(buffer, args->x, offset[0], space.inner_stride[0], n), n);
+            if (args->x->dtype == DF_F64) {
+                add_squares<double>(sums, read_tile<double>(buffer, args->x, offset[0], space.inner_stride[0], n), n);
+            } else {
+                float* floats = reinterpret_cast<float*>(buffer);
+                add_squares<float>(sums, read_tile<float>(floats, args->x, offset[0], space.inner_stride[0], n), n);
+            }
         });
-        partial[piece] = sum;
+        partial[piece] = lane_sum<double>((sums[0] + sums[1]) + (sums[2] + sums[3]));
     });
     double sum = 0;
     for (int64_t piece = 0; piece < pieces; ++piece) sum += partial[piece];
