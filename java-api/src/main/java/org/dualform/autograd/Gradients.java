@@ -146,6 +146,7 @@ final class Gradients implements AutoCloseable {
         node.unit = false;
         prepare(node);
         if (node.isDefined()) {
+            unshare(node);
             return true;
         }
         if (node.isTouched()) {
@@ -154,6 +155,16 @@ final class Gradients implements AutoCloseable {
         }
         node.defined = true;
         return false;
+    }
+
+    private void unshare(Node node) {
+        if (node.shared) {
+            Tensor copy = empty(node.gradient.dtype(), node.gradient.shape());
+            Ops.copy(copy, node.gradient);
+            node.gradient.close();
+            node.gradient = copy;
+            node.shared = false;
+        }
     }
 
     // ---- contributions ----
@@ -258,6 +269,21 @@ final class Gradients implements AutoCloseable {
             add(memory(node), gradient);
         } else {
             Ops.copy(memory(node), gradient);
+        }
+    }
+
+    /** The gradient that was just assigned to one input, for another one too: as the same memory where possible. */
+    void contributeSame(Tensor input, Tensor assignedInput, Tensor gradient) {
+        Node node = node(input);
+        Node other = node(assignedInput);
+        boolean own = other != null && other != node && other.gradient == gradient;
+        if (own && node != null && node.canShare() && other.canShare() && !node.defined) {
+            node.defined = true;
+            node.gradient = own(gradient.reshape(gradient.shape()));
+            node.shared = true;
+            other.shared = true;
+        } else {
+            contribute(input, gradient);
         }
     }
 

@@ -21,6 +21,8 @@ final class Node {
     boolean retained;
     /** Whether the gradient is exactly one. */
     boolean unit;
+    /** Whether another node's gradient is the same memory: who adds to one of them copies first. */
+    boolean shared;
 
     private Boolean partitioned;
 
@@ -48,6 +50,11 @@ final class Node {
             }
         }
         return false;
+    }
+
+    /** Whether its gradient may be memory that another node has too. */
+    boolean canShare() {
+        return base == null && views.isEmpty() && !retained;
     }
 
     /** Whether anything was written to the gradient, or to a part of it. */

@@ -709,7 +709,7 @@ public final class Tape implements AutoCloseable {
         }
         Ops.residualLayernormBackward(dx.tensor, dweight, dbias, dout, dsum, sum, weight, mean, rstd, sums.accumulate);
         if (gradients.wanted(x)) {
-            gradients.contribute(residual, dx.tensor);
+            gradients.contributeSame(residual, x, dx.tensor);
         }
         dx.commit();
         sums.commit();

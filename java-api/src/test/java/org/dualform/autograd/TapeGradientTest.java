@@ -50,6 +50,22 @@ class TapeGradientTest {
         }
     }
 
+    /** The gradients of x and of the residual are equal, and one memory until something is added to one of them. */
+    @ParameterizedTest
+    @ValueSource(ints = {0, 1, 2, 3})
+    void residualLayernormOfTensorsUsedElsewhere(int used) {
+        try (GradientCheck check = new GradientCheck(device, 15)) {
+            check.input(3, 4).input(3, 4).input(4).input(4).check((tape, x) -> {
+                Tensor added = tape.affine(x[0], 1.5, 0);
+                Tensor stream = tape.affine(x[1], 0.5, 0);
+                // Recorded before: in the backward pass these contributions come last.
+                Tensor a = (used & 1) == 0 ? x[0] : tape.mul(added, added);
+                Tensor b = (used & 2) == 0 ? x[1] : tape.mul(stream, stream);
+                return all(tape.residualLayernorm(added, stream, x[2], x[3], 1e-5).out(), a, b);
+            });
+        }
+    }
+
     @ParameterizedTest
     @ValueSource(booleans = {true, false})
     void attention(boolean causal) {
