@@ -34,7 +34,7 @@ typedef enum df_reduction { DF_REDUCE_SUM = 0, DF_REDUCE_MEAN = 1, DF_REDUCE_MAX
  *    lse_t = log sum_s exp(scale q_t . k_s)
  *  A row with no key gives out = 0 exactly and lse = -inf. Query head h reads key head h / (NH / NKV).
  *  out (B,T,NH,HS)  lse (B,NH,T) acc, saved for backward  q (B,T,NH,HS)  k v (B,S,NKV,HS)  lengths (B) I32 (optional), 0..S.
- *  NH a multiple of NKV, HS 1..256. No T x S matrix is ever formed: extra memory is O(B NH T). */
+ *  NH a multiple of NKV, HS 1..256. No T x S matrix is ever formed: extra memory grows with T and S, as q, k and v do. */
 DF_API df_status df_attention_forward(df_tensor* out, df_tensor* lse, const df_tensor* q, const df_tensor* k, const df_tensor* v,
                                       const df_tensor* lengths, double scale, int causal);
 

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #if defined(__linux__)
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -221,9 +222,14 @@ int synchronize(df_queue*, df_error*) { return DF_OK; }
 
 int set_stream(df_queue*, void*, df_error* error) { return fail(error, DF_UNSUPPORTED, "stream: the cpu backend has no streams"); }
 
+/// Large blocks ask for huge pages: the rows of a head lie a page apart, and looking up the address of each takes as long as its arithmetic.
 int allocate(df_queue*, size_t bytes, void** out, df_error* error) {
+    constexpr size_t kHugePage = size_t{1} << 21;
     *out = nullptr;
-    if (posix_memalign(out, 64, bytes) != 0) return fail(error, DF_OUT_OF_MEMORY, "no memory for %zu bytes", bytes);
+    if (posix_memalign(out, bytes < kHugePage ? 64 : kHugePage, bytes) != 0) return fail(error, DF_OUT_OF_MEMORY, "no memory for %zu bytes", bytes);
+#if defined(__linux__)
+    if (bytes >= kHugePage) madvise(*out, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);  // advice: what cannot be had is not missed
+#endif
     return DF_OK;
 }
 

@@ -16,16 +16,6 @@ constexpr int kBlock = 16;  // rows and columns of a tile: m and n are multiples
 /// Two bfloat16 in a word, the first one in the low half.
 typedef uint32_t Pairs __attribute__((vector_size(kVectorBytes)));
 
-/// (a_i, b_i) rounded to bfloat16, a in the low halves.
-inline Pairs pair(Vec<float> a, Vec<float> b) {
-    const Words x = bit_cast<Words>(a), y = bit_cast<Words>(b);
-    const Words low = (x + 0x7fffu + ((x >> 16) & 1u)) >> 16, high = (y + 0x7fffu + ((y >> 16) & 1u)) & 0xffff0000u;
-    const Words pair = low | high;
-    // A NaN stays one; rounding must not carry into its exponent and sign.
-    const Words nan_x = bit_cast<Words>(a != a), nan_y = bit_cast<Words>(b != b);
-    return (pair & ~(nan_x & 0xffffu) & ~(nan_y & 0xffff0000u)) | (nan_x & 0x7fc0u) | (nan_y & 0x7fc00000u);
-}
-
 #if defined(__AVX512F__)
 
 /// Tile registers: all eight hold 16 rows of 64 bytes while a TileSession lives. A thread must not keep them beyond a task: the next
@@ -177,6 +167,23 @@ inline void gemm(bool tiles, float* c, ptrdiff_t ldc, const bf16* a, ptrdiff_t l
     else gemm_dot(c, ldc, a, lda, b, ldb, m, n, k, add);
 }
 
+/// to[2i], to[2i + 1] = a_i, b_i rounded to nearest even (AVX512_BF16).
+inline void store_pairs(bf16* to, Vec<float> a, Vec<float> b) {
+    typedef uint16_t Halves __attribute__((vector_size(kVectorBytes)));
+    const Halves interleave = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    Halves both;
+    asm("vcvtne2ps2bf16 %2, %1, %0" : "=v"(both) : "v"(b), "v"(a));
+    both = __builtin_shuffle(both, interleave);
+    __builtin_memcpy(to, &both, sizeof both);
+}
+
+/// to[i] = v_i rounded to nearest even.
+inline void store_rounded(bf16* to, Vec<float> v) {
+    HalfWords half;
+    asm("vcvtneps2bf16 %1, %0" : "=v"(half) : "v"(v));
+    __builtin_memcpy(to, &half, sizeof half);
+}
+
 constexpr bool kCompiled = true;
 
 #else
@@ -186,20 +193,29 @@ public:
     explicit TileSession(bool) {}
 };
 inline void gemm(bool, float*, ptrdiff_t, const bf16*, ptrdiff_t, const bf16*, ptrdiff_t, int, int, int, bool) { __builtin_unreachable(); }
+inline void store_pairs(bf16*, Vec<float>, Vec<float>) { __builtin_unreachable(); }
+inline void store_rounded(bf16*, Vec<float>) { __builtin_unreachable(); }
 constexpr bool kCompiled = false;
 
 #endif
 
 // ---- packing ----
 
+/// Two bfloat16, moved as one.
+struct Word {
+    bf16 half[2];
+};
+
 /// to[c][r] = from[r][c] for 32-bit words: rows x cols becomes cols x rows. In squares of four.
-inline void transpose_words(uint32_t* to, ptrdiff_t to_stride, const uint32_t* from, ptrdiff_t from_stride, int rows, int cols) {
+template <class W>
+inline void transpose_words(W* to, ptrdiff_t to_stride, const W* from, ptrdiff_t from_stride, int rows, int cols) {
+    static_assert(sizeof(W) == 4, "a word has 32 bits");
     typedef uint32_t Quad __attribute__((vector_size(16)));
     typedef int32_t Picks __attribute__((vector_size(16)));
     const Picks low = {0, 4, 1, 5}, high = {2, 6, 3, 7}, first = {0, 1, 4, 5}, second = {2, 3, 6, 7};
     int r = 0;
     for (; r + 4 <= rows; r += 4) {
-        const uint32_t* f = from + r * from_stride;
+        const W* f = from + r * from_stride;
         int c = 0;
         for (; c + 4 <= cols; c += 4) {
             Quad x[4];
@@ -215,6 +231,43 @@ inline void transpose_words(uint32_t* to, ptrdiff_t to_stride, const uint32_t* f
     }
     for (; r < rows; ++r)
         for (int c = 0; c < cols; ++c) to[c * to_stride + r] = from[r * from_stride + c];
+}
+
+/// to[r][c] = row r, zeros up to depth and up to total rows: a left operand.
+inline void pack_rows(bf16* to, int depth, const bf16* first, int64_t stride, int n, int total, int HS) {
+    for (int r = 0; r < n; ++r) {
+        __builtin_memcpy(to + r * depth, first + r * stride, size_t(HS) * sizeof(bf16));
+        __builtin_memset(to + r * depth + HS, 0, size_t(depth - HS) * sizeof(bf16));
+    }
+    if (n < total) __builtin_memset(to + n * depth, 0, size_t(total - n) * size_t(depth) * sizeof(bf16));
+}
+
+/// to[c / 2][r] = the pair (c, c + 1) of +-row r, zeros up to depth and up to lanes rows: a right operand whose columns are rows.
+/// rows: lanes x depth of scratch.
+inline void pack_row_pairs(bf16* to, int lanes, const bf16* first, int64_t stride, int n, int HS, int depth, bool negate, bf16* rows) {
+    pack_rows(rows, depth, first, stride, n, lanes, HS);
+    if (negate)
+        for (int i = 0; i < n * depth; ++i) rows[i].bits ^= 0x8000;
+    transpose_words(reinterpret_cast<Word*>(to), lanes, reinterpret_cast<const Word*>(rows), depth / 2, lanes, depth / 2);
+}
+
+/// to[2c], to[2c + 1] = even[c], odd[c]; a row that is null is 0.
+inline void pair_rows(bf16* to, const bf16* even, const bf16* odd, int n) {
+    const auto put_pair = [&](int c, uint32_t pair) { __builtin_memcpy(to + 2 * c, &pair, sizeof pair); };
+    if (odd != nullptr)
+        for (int c = 0; c < n; ++c) put_pair(c, uint32_t(even[c].bits) | uint32_t(odd[c].bits) << 16);
+    else if (even != nullptr)
+        for (int c = 0; c < n; ++c) put_pair(c, even[c].bits);
+    else
+        __builtin_memset(to, 0, size_t(n) * 2 * sizeof(bf16));
+}
+
+/// to[c][r] = row r, zeros up to kTile rows and up to rows channels: a left operand whose rows are columns. pairs: kTile x HS of scratch.
+inline void pack_columns(bf16* to, int total, const bf16* first, int64_t stride, int n, int HS, int rows, bf16* pairs) {
+    for (int r = 0; r < total; r += 2)  // pairs[r / 2][c] = (row r, row r + 1)
+        pair_rows(pairs + r * HS, r < n ? first + r * stride : nullptr, r + 1 < n ? first + (r + 1) * stride : nullptr, HS);
+    transpose_words(reinterpret_cast<Word*>(to), total / 2, reinterpret_cast<const Word*>(pairs), HS, total / 2, HS);
+    if (HS < rows) __builtin_memset(to + HS * total, 0, size_t(rows - HS) * size_t(total) * sizeof(bf16));
 }
 
 }  // namespace bf16_tile

@@ -89,9 +89,9 @@ inline int dispatch(int dtype, F&& f) {
 }
 
 template <class T>
-inline T smaller(T a, T b) { return b < a ? b : a; }
+constexpr T smaller(T a, T b) { return b < a ? b : a; }
 template <class T>
-inline T larger(T a, T b) { return a < b ? b : a; }
+constexpr T larger(T a, T b) { return a < b ? b : a; }
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <math.h>
-
 #include "cpu/cpu.h"
 
 namespace dualform::cpu::DF_ISA {
@@ -30,6 +29,9 @@ template <class A>
 struct BitsOf { using i = int32_t; using u = uint32_t; };
 template <>
 struct BitsOf<double> { using i = int64_t; using u = uint64_t; };
+
+template <int N>
+struct Constant { static constexpr int value = N; };
 
 template <class To, class From>
 inline To bit_cast(const From& from) {
@@ -104,10 +106,41 @@ template <class V, class M>
 inline V select(M mask, V yes, V no) {
     return mask ? yes : no;
 }
+/// a > b ? a : b, so b where either is NaN.
 template <class V>
 inline V vmax(V a, V b) { return a > b ? a : b; }
 template <class V>
 inline V vmin(V a, V b) { return a < b ? a : b; }
+#if defined(__AVX__)
+// One instruction with exactly that meaning; from the expression the compiler makes a comparison and a choice.
+inline Vec<float> vmax(Vec<float> a, Vec<float> b) {
+    Vec<float> m;
+    asm("vmaxps %2, %1, %0" : "=v"(m) : "v"(a), "v"(b));
+    return m;
+}
+inline Vec<float> vmin(Vec<float> a, Vec<float> b) {
+    Vec<float> m;
+    asm("vminps %2, %1, %0" : "=v"(m) : "v"(a), "v"(b));
+    return m;
+}
+#endif
+
+/// x, rounded: the compiler must not contract a product into a later sum, so that two places that compute it agree in every bit.
+template <class V>
+inline V rounded(V x) {
+#if defined(__x86_64__)
+#if defined(__AVX512F__)
+    asm("" : "+v"(x));
+#else
+    asm("" : "+x"(x));
+#endif
+#elif defined(__aarch64__)
+    asm("" : "+w"(x));
+#else
+    asm("" : "+m"(x));
+#endif
+    return x;
+}
 
 /// Sums and maxima over the lanes, in a fixed (pairwise) order.
 template <class A>
@@ -172,28 +205,82 @@ inline Vec<A> vexp(Vec<A> x) {
     return x != x ? x : y;
 }
 
+/// e^x for x that is not far above 0 (below 80): half the work of vexp. Float: 2^n 2^r with x / ln2 = n + r; the polynomial of 2^r has
+/// relative error 2e-9 (minimax fit) and r is rounded once. Exactly 0 for -inf and where e^x is below 2^-125, which keeps denormal numbers,
+/// slow on many processors, away; NaN for NaN.
+inline Vec<float> exp_of_shifted(Vec<float> x) {
+#if !defined(__FMA__) && !defined(__aarch64__)
+    return vexp<float>(x);  // r would be rounded twice
+#else
+    const float magic = 12582912.0f, log2_e = 1.44269504088896340736f, lowest = -86.5f;
+    const Vec<float> shifted = x * log2_e + magic, n = shifted - magic, r = x * log2_e - n;
+    Vec<float> p = splat<float>(0.00015345812f);
+    p = p * r + 0.00133999309f;
+    p = p * r + 0.00961848907f;
+    p = p * r + 0.0555032864f;
+    p = p * r + 0.240226462f;
+    p = p * r + 0.693147182f;
+    p = p * r + 1.0f;
+#if defined(__AVX512F__)
+    Vec<float> y;
+    asm("vcmpnleps %3, %1, %%k1\n\tvscalefps %2, %4, %0%{%%k1%}%{z%}" : "=&v"(y) : "v"(x), "v"(n), "v"(splat<float>(lowest)), "v"(p) : "k1");
+    return y;
+#else
+    const Words exponent = bit_cast<Words>(shifted) << 23;  // the integer n in the low bits of the sum moves into the exponent
+    const Words y = bit_cast<Words>(p) + exponent;
+    return bit_cast<Vec<float>>(y & ~bit_cast<Words>(x <= lowest));
+#endif
+#endif
+}
+inline Vec<double> exp_of_shifted(Vec<double> x) { return vexp<double>(x); }
+
+/// ln x of finite normal x > 0, to a few units in the last place: x = 2^k m with m in [sqrt(1/2), sqrt 2), ln m = 2 artanh((m - 1) / (m + 1)).
+inline Vec<double> log_of_normal(Vec<double> x) {
+    typedef int64_t IVec __attribute__((vector_size(kVectorBytes)));
+    typedef uint64_t UVec __attribute__((vector_size(kVectorBytes)));
+    const UVec bits = bit_cast<UVec>(x);
+    const UVec k = bit_cast<UVec>(bit_cast<IVec>(bits - uint64_t{0x3fe6a09e667f3bcd}) >> 52);
+    const Vec<double> m = bit_cast<Vec<double>>(bits - (k << 52));
+    const Vec<double> exponent = bit_cast<Vec<double>>(k + uint64_t{0x4338000000000000}) - 6755399441055744.0;
+    const Vec<double> s = (m - 1.0) / (m + 1.0), z = s * s;
+    Vec<double> p = splat<double>(2.0 / 19);
+    p = p * z + 2.0 / 17;
+    p = p * z + 2.0 / 15;
+    p = p * z + 2.0 / 13;
+    p = p * z + 2.0 / 11;
+    p = p * z + 2.0 / 9;
+    p = p * z + 2.0 / 7;
+    p = p * z + 2.0 / 5;
+    p = p * z + 2.0 / 3;
+    p = p * z + 2.0;
+    return exponent * 0.69314718055994530942 + s * p;
+}
+
 // ---- a small matrix product on padded tiles ----
 
 namespace tile {
-// A block of kRows x kVectors sums stays in registers. Each step of the sum loads kVectors vectors of b and broadcasts kRows numbers of a
-// for kRows kVectors multiply-adds: few enough loads for two load ports to keep two multiply-add ports busy.
+// A block of rows x vectors sums stays in registers. Each step of the sum loads the vectors of b and broadcasts a number of each row of a
+// for rows times vectors multiply-adds: the fewer loads and instructions for each, the less else on the core disturbs.
 #if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int kRows = 4, kVectors = 4;  // of 32 registers
+constexpr int kVectors = 4;  // of 32 registers
+template <int V>
+constexpr int kTall = V == 4 ? 6 : V == 3 ? 8 : 12;
 #else
-constexpr int kRows = 4, kVectors = 2;  // of 16 registers
+constexpr int kVectors = 2;  // of 16 registers
+template <int V>
+constexpr int kTall = V == 2 ? 6 : 8;
 #endif
-constexpr int kChain = 32;  // terms added one after another before they join c: near pairwise accuracy
+constexpr int kChain = 16;  // terms added one after another before they join c: near pairwise accuracy
 
-/// c (R, V vectors) (+)= a (R,depth) b (depth, V vectors), depth at most kChain.
-template <class A, int R, int V>
-inline __attribute__((always_inline)) void micro(A* c, ptrdiff_t ldc, const A* a, ptrdiff_t lda, ptrdiff_t step, const A* b, ptrdiff_t ldb,
-                                                 int depth, bool add) {
+/// put(r, v, x) for each vector x of a (R,depth) b (depth, V vectors), depth at most kChain.
+template <class A, int R, int V, class Put>
+inline __attribute__((always_inline)) void sums(const A* a, ptrdiff_t lda, ptrdiff_t step, const A* b, ptrdiff_t ldb, int depth, Put&& put) {
     Vec<A> sum[R][V] = {};
     const auto term = [&](int p) __attribute__((always_inline)) {
         Vec<A> b_p[V];
 #pragma GCC unroll 8
         for (int v = 0; v < V; ++v) b_p[v] = load(b + p * ldb + v * kLanes<A>);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
         for (int r = 0; r < R; ++r) {
             const Vec<A> a_rp = splat<A>(a[r * lda + p * step]);
 #pragma GCC unroll 8
@@ -206,29 +293,37 @@ inline __attribute__((always_inline)) void micro(A* c, ptrdiff_t ldc, const A* a
         term(p + 1);
     }
     if (p < depth) term(p);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 8
-        for (int v = 0; v < V; ++v) {
-            A* to = c + r * ldc + v * kLanes<A>;
-            store(to, add ? load(to) + sum[r][v] : sum[r][v]);
-        }
+        for (int v = 0; v < V; ++v) put(r, v, sum[r][v]);
     }
 }
 
-template <class A, int V>
-inline void rows(A* c, ptrdiff_t ldc, const A* a, ptrdiff_t lda, ptrdiff_t step, const A* b, ptrdiff_t ldb, int m, int depth, bool add) {
-    static_assert(kRows == 4, "what remains is 1 to 3 rows");
+/// The same for m rows: put(i, v, x). before(i, R) is called ahead of rows i..i+R.
+template <class A, int V, class Before, class Put>
+inline __attribute__((always_inline)) void rows(const A* a, ptrdiff_t lda, ptrdiff_t step, const A* b, ptrdiff_t ldb, int m, int depth,
+                                                Before&& before, Put&& put) {
     int i = 0;
-    for (; i + kRows <= m; i += kRows) micro<A, kRows, V>(c + i * ldc, ldc, a + i * lda, lda, step, b, ldb, depth, add);
-    c += i * ldc;
-    a += i * lda;
-    switch (m - i) {
-        case 1: return micro<A, 1, V>(c, ldc, a, lda, step, b, ldb, depth, add);
-        case 2: return micro<A, 2, V>(c, ldc, a, lda, step, b, ldb, depth, add);
-        case 3: return micro<A, 3, V>(c, ldc, a, lda, step, b, ldb, depth, add);
-        default: return;
-    }
+    const auto some = [&](auto count) __attribute__((always_inline)) {
+        constexpr int R = decltype(count)::value;
+        before(i, R);
+        sums<A, R, V>(a + i * lda, lda, step, b, ldb, depth,
+                      [&](int r, int v, Vec<A> x) __attribute__((always_inline)) { put(i + r, v, x); });
+        i += R;
+    };
+    while (i + kTall<V> <= m) some(Constant<kTall<V>>{});
+    while (i + 4 <= m) some(Constant<4>{});
+    if (i + 2 <= m) some(Constant<2>{});
+    if (i < m) some(Constant<1>{});
+}
+
+template <class A, int V>
+inline void chain(A* c, ptrdiff_t ldc, const A* a, ptrdiff_t lda, ptrdiff_t step, const A* b, ptrdiff_t ldb, int m, int depth, bool add) {
+    rows<A, V>(a, lda, step, b, ldb, m, depth, [](int, int) {}, [&](int i, int v, Vec<A> x) __attribute__((always_inline)) {
+        A* to = c + i * ldc + v * kLanes<A>;
+        store(to, add ? load(to) + x : x);
+    });
 }
 }  // namespace tile
 
@@ -236,7 +331,7 @@ inline void rows(A* c, ptrdiff_t ldc, const A* a, ptrdiff_t lda, ptrdiff_t step,
 /// kLanes<A>: b must be readable and c writable there. One thread; the order of summation depends on k alone. Element (i,p) of a is
 /// a[i*lda + p*step]: lda = 1 reads a transposed. b is read in panels of kVectors vectors, kChain rows at a time, which stay in the L1
 /// cache while the rows of a pass; c should stay in the L2 cache. k = 0 clears c (or leaves it when add).
-template <class A>
+template <class A, int kChain = tile::kChain>
 inline void tile_gemm(A* c, ptrdiff_t ldc, const A* a, ptrdiff_t lda, const A* b, ptrdiff_t ldb, int m, int n, int k, bool add,
                       ptrdiff_t step = 1) {
     constexpr int kWidth = tile::kVectors * kLanes<A>;
@@ -245,14 +340,14 @@ inline void tile_gemm(A* c, ptrdiff_t ldc, const A* a, ptrdiff_t lda, const A* b
         int p = 0;
         bool adds = add;
         do {
-            const int depth = smaller(tile::kChain, k - p);
+            const int depth = smaller(kChain, k - p);
             A* c_j = c + j;
             const A *a_p = a + p * step, *b_pj = b + p * ldb + j;
-            if (vectors == tile::kVectors) tile::rows<A, tile::kVectors>(c_j, ldc, a_p, lda, step, b_pj, ldb, m, depth, adds);
-            else if (vectors == 1) tile::rows<A, 1>(c_j, ldc, a_p, lda, step, b_pj, ldb, m, depth, adds);
+            if (vectors == tile::kVectors) tile::chain<A, tile::kVectors>(c_j, ldc, a_p, lda, step, b_pj, ldb, m, depth, adds);
+            else if (vectors == 1) tile::chain<A, 1>(c_j, ldc, a_p, lda, step, b_pj, ldb, m, depth, adds);
             else if constexpr (tile::kVectors == 4) {
-                if (vectors == 2) tile::rows<A, 2>(c_j, ldc, a_p, lda, step, b_pj, ldb, m, depth, adds);
-                else tile::rows<A, 3>(c_j, ldc, a_p, lda, step, b_pj, ldb, m, depth, adds);
+                if (vectors == 2) tile::chain<A, 2>(c_j, ldc, a_p, lda, step, b_pj, ldb, m, depth, adds);
+                else tile::chain<A, 3>(c_j, ldc, a_p, lda, step, b_pj, ldb, m, depth, adds);
             }
             adds = true;
             p += depth;

@@ -126,7 +126,6 @@ inline Vec<double> vabs(Vec<double> x) { return absolute<double>(x); }
 /// e^x for x <= 0, NaN for NaN: without an upper end, and 0 where float has no normal number, which leaves half the work of vexp.
 /// Float: 1 + r + r^2 q(r) with a least squares fit of q, error 3e-9.
 inline Vec<float> vexp_below(Vec<float> x) {
-    typedef int32_t IVec __attribute__((vector_size(kVectorBytes)));
     const Vec<float> magic = splat<float>(12582912.0f);
     const Vec<float> shifted = x * 1.44269504f + magic, n = shifted - magic;
     const Vec<float> r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
@@ -137,7 +136,7 @@ inline Vec<float> vexp_below(Vec<float> x) {
     p = p * r + 0.499999940f;
     p = p * r + 1.0f;
     p = p * r + 1.0f;
-    const Vec<float> power = bit_cast<Vec<float>>((bit_cast<IVec>(shifted) << 23) + 0x3f800000);
+    const Vec<float> power = bit_cast<Vec<float>>((bit_cast<Words>(shifted) << 23) + 0x3f800000u);
     return x < -87.0f ? Vec<float>{} : p * power;
 }
 inline Vec<double> vexp_below(Vec<double> x) { return vexp<double>(x); }

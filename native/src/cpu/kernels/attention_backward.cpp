@@ -1,5 +1,7 @@
-// Attention and momentum attention, backward. Scores are computed again from q, k and lse, twice: one task per (b, query head, 64 queries)
-// for dq, one per (b, key head, 64 keys) for dk and dv. Every gradient has one owner, so sums have a fixed order and need no atomics.
+// Attention and momentum attention, backward, in one pass over the tiles of scores, in rounds of up to kRound queries of one query head of
+// each group. In a round a task owns one key head, or every so-manieth of its blocks of 64 keys: it walks the queries past each block and adds
+// to dk and dv of the block and to dq of the round's queries. Tasks of one head keep a dq of their own each, added in a fixed order at the end
+// of the round, so there are no atomics and the bits do not depend on threads.
 #include "cpu/kernels/attention_tile.h"
 #include "cpu/kernels/attention_widened.h"
 #include "cpu/kernels/momentum.h"
@@ -8,17 +10,42 @@ namespace dualform::cpu::DF_ISA {
 
 namespace {
 
+constexpr int64_t kTasks = 8;       // tasks wanted: a head is split where there are fewer
+constexpr int64_t kRound = 2048;    // queries of a round: bounds the scratch
+constexpr double kSplitWork = 4e6;  // multiply-adds of q k^T that a part of a split head has at least
+
 template <class A>
 inline bool saw_no_key(A lse) { return lse == A(-__builtin_inf()); }
 
-/// exp(score - lse), at most 1 in exact arithmetic: rounding of huge scores must not make it infinite.
-template <class A>
-inline Vec<A> probability(Vec<A> score, Vec<A> lse) {
-    const Vec<A> x = score - lse;
-    return vexp<A>(select(x > A(0), Vec<A>{}, x));
-}
+/// Queries and gradients of a round, packed once for all its keys, in tiles of kTile queries: as rows, and with the queries along the rows;
+/// zeros where there is no query or channel.
+struct PackedQueries {
+    explicit PackedQueries(const AttentionSizes& sizes)
+        : tiles(ceil_div(smaller(sizes.T, kRound), kTile)),
+          NKV(sizes.NKV),
+          depth(int(round_up(sizes.HS, bf16_tile::kStep))),
+          rows(int(round_up(sizes.HS, bf16_tile::kBlock))) {}
+    int64_t count(int64_t B) const { return B * NKV * tiles; }
+    int64_t tile_elements() const { return 2 * int64_t{kTile} * (depth + rows); }
+    bf16* at(int64_t b, int64_t kv, int64_t tile) const { return first + ((b * NKV + kv) * tiles + tile) * tile_elements(); }
+    bf16* q(bf16* tile) const { return tile; }                                                    // [kTile][depth]
+    bf16* dout(bf16* tile) const { return tile + int64_t{kTile} * depth; }                        // [kTile][depth]
+    bf16* q_columns(bf16* tile) const { return tile + 2 * int64_t{kTile} * depth; }               // [rows][kTile]
+    bf16* dout_columns(bf16* tile) const { return tile + int64_t{kTile} * (2 * depth + rows); }   // [rows][kTile]
 
-template <class T>
+    int64_t tiles, NKV;
+    int depth, rows;
+    bf16* first = nullptr;
+};
+
+/// Queries t0..t1 of query head kv group + member, for every key head kv. first and last of all rounds.
+struct Round {
+    int64_t member, t0, t1;
+    bool first, last;
+};
+
+/// Pairs: T is bf16 and the processor multiplies it; otherwise products are formed in A.
+template <class T, bool Pairs>
 struct Backward {
     using A = Accumulate<T>;
 
@@ -35,35 +62,66 @@ struct Backward {
           lse(args->lse),
           scale(args->scale),
           momentum{sizes, v, args->eta, ChunkCarries(sizes, 0)},
-          reverse{sizes, dout, args->eta, ChunkCarries(sizes, 0)} {}
+          reverse{sizes, dout, args->eta, ChunkCarries(sizes, 0)},
+          packed(sizes),
+          channels(int(round_up(sizes.HS, Pairs ? larger(kLanes<A>, bf16_tile::kBlock) : kLanes<A>))),
+          width(Pairs ? int(round_up(lanes_for<A>(sizes.S), bf16_tile::kStep)) : lanes_for<A>(sizes.S)),
+          key_blocks(ceil_div(sizes.S, kTile)) {
+        const int64_t heads = sizes.B * sizes.NKV;
+        const double head_work = double(round_queries()) * double(sizes.S) * sizes.HS;
+        parts = 1;
+        while (heads * parts < kTasks && 2 * parts <= key_blocks && head_work / double(2 * parts) >= kSplitWork) parts *= 2;
+    }
 
-    /// A worker's scratch; [HS][lanes] unless said.
+    /// A worker's scratch. width: lanes of a block of keys; channels: HS rounded up to whole vectors.
     struct Offsets {
-        Offsets(const AttentionSizes& sizes, bool with_momentum) {
+        Offsets(const Backward& pass, bool with_momentum) {
             Layout layout;
-            const int64_t lanes = lanes_for<A>(larger(sizes.T, sizes.S)), tile = sizes.HS * lanes;
-            const int64_t n = smaller<int64_t>(kTile, larger(sizes.T, sizes.S)), converted = sizeof(T) == sizeof(A) ? 0 : n * sizes.HS;
-            for (size_t& offset : own) offset = layout.add<A>(tile);
-            for (size_t& offset : part) offset = layout.add<A>(tile);
-            for (size_t& offset : total) offset = layout.add<A>(tile);
-            scores = layout.add<A>(n * lanes);   // [n][lanes]
-            dscores = layout.add<A>(n * lanes);  // [n][lanes]
-            for (size_t& offset : rows) offset = layout.add<A>(converted);
-            copy = layout.add<A>(n * sizes.HS);                                  // rows without Inf and NaN [n][HS]
-            row = layout.add<A>(sizes.HS);                                       // [HS]
-            chunk = layout.add<double>(with_momentum ? kChunk * sizes.HS : 0);  // [kChunk][HS]
+            const AttentionSizes& sizes = pass.sizes;
+            const int64_t width = pass.width, channels = pass.channels, depth = pass.packed.depth;
+            for (size_t& offset : own) offset = Pairs ? layout.add<bf16>(depth * width) : layout.add<A>(sizes.HS * width);  // [HS][width]
+            keys = Pairs ? layout.add<bf16>(kTile * channels) : layout.add<A>(kTile * channels);  // [kTile][channels], right operand of dq
+            for (size_t& offset : part) offset = layout.add<A>(channels * width);                 // [HS][width]
+            for (size_t& offset : total) offset = layout.add<A>(channels * width);
+            scores = layout.add<A>(kTile * width);   // [kTile][width]
+            dscores = layout.add<A>(kTile * width);  // [kTile][width]
+            for (size_t& offset : pairs) offset = layout.add<bf16>(Pairs ? kTile * width : 0);  // [kTile / 2][width][2]
+            dscore_rows = layout.add<bf16>(Pairs ? kTile * width : 0);                              // [kTile][width]
+            for (size_t& offset : rows) offset = layout.add<A>(kTile * larger(channels, depth));    // [kTile][HS]
+            copy = layout.add<A>(kTile * channels);                                                 // rows without Inf and NaN [kTile][HS]
+            block = layout.add<A>(larger<int64_t>(width, kTile) * larger(channels, depth));         // [width][HS]
+            for (size_t& offset : dq) offset = layout.add<A>(pass.round_queries() * channels);  // (queries of a round, channels): a fold, and the sum of folds
+            for (size_t& offset : streamed) offset = layout.add<A>(Pairs ? 0 : pass.round_queries() * sizes.HS);  // (queries, HS): q and dout
+            chunk = layout.add<double>(with_momentum ? kChunk * sizes.HS : 0);                        // [kChunk][HS]
             for (size_t& offset : carry) offset = layout.add<double>(with_momentum ? sizes.HS : 0);  // [HS]
             bytes = layout.bytes();
         }
-        size_t own[2], part[2], total[2], scores, dscores, rows[2], copy, row, chunk, carry[2], bytes;
+        size_t own[2], keys, part[2], total[2], scores, dscores, pairs[2], dscore_rows, rows[2], copy, block, dq[2], streamed[2], chunk, carry[2], bytes;
     };
 
-    void query_block(int64_t b, int64_t h, int64_t t0, char* memory, const Offsets& at) const;
-    void key_block(int64_t b, int64_t kv, int64_t s0, char* memory, const Offsets& at) const;
+    int64_t round_queries() const { return smaller(sizes.T, kRound); }
+    int64_t rounds() const { return sizes.group * ceil_div(sizes.T, kRound); }
+    Round round(int64_t i) const {
+        const int64_t t0 = i / sizes.group * kRound;
+        return {i % sizes.group, t0, smaller(sizes.T, t0 + kRound), i == 0, i + 1 == rounds()};
+    }
+    int64_t head_elements() const { return key_blocks * 2 * sizes.HS * width; }
+    void prepare(const Round& round, int64_t b, int64_t kv, int64_t tile, char* memory, const Offsets& at) const;
+    void walk(const Round& round, int64_t b, int64_t kv, int64_t part, char* memory, const Offsets& at) const;
+    void queries_past(const Round& round, int64_t b, int64_t kv, int64_t s0, int n, bool folds, char* memory, const Offsets& at, FoldedSum<A>& sum_dk,
+                      FoldedSum<A>& sum_dv) const;
+    void write_keys(int64_t b, int64_t kv, int64_t s0, int n, const A* result_dk, const A* result_dv, char* memory, const Offsets& at) const;
+    void write_queries(int64_t b, int64_t h, int64_t t0, int64_t t1, A* sum) const;
     bool momentum_dv(int64_t b, int64_t kv, int64_t s0, int n, double* sum, double* lambda) const;
     double deta(int64_t b, int64_t h, int64_t j, char* memory, const Offsets& at) const;
     A* array(char* memory, size_t offset) const { return reinterpret_cast<A*>(memory + offset); }
+    bf16* halves(char* memory, size_t offset) const { return reinterpret_cast<bf16*>(memory + offset); }
     A* delta_of(int64_t b, int64_t h) const { return delta + (b * sizes.NH + h) * sizes.T; }
+    A* dq_part(int64_t b, int64_t kv, int64_t part) const { return dq_parts + ((b * sizes.NKV + kv) * parts + part) * round_queries() * channels; }
+    /// The first tile of a round's queries that sees key s0 or a later one.
+    int64_t first_query(const Round& round, int64_t s0) const {
+        return larger(round.t0, sizes.causal ? larger<int64_t>(0, s0 - (sizes.S - sizes.T)) / kTile * kTile : 0);
+    }
 
     AttentionSizes sizes;
     Heads<T> dq, dk, dv, dout, q, k, v, out;
@@ -71,87 +129,303 @@ struct Backward {
     Scale scale;
     Momentum<T> momentum;
     ReverseMomentum<T> reverse;
-    A* delta = nullptr;  // (B,NH,T) dout_t . (attention part of out_t): written by the pass over queries, read by the one over keys
+    PackedQueries packed;
+    int channels, width;
+    int64_t key_blocks, parts;
+    bool tiles = false;     // Pairs: on AMX tiles
+    A* delta = nullptr;     // (B,NH,T) dout_t . (attention part of out_t)
+    A* dq_parts = nullptr;  // (B,NKV,parts,queries of a round,channels), where a head is split
+    A* heads = nullptr;     // (B,NKV,blocks,2,HS,width) dk and dv so far, where there are several rounds
 };
 
-/// dscores [n][lanes] hold dP and become dS = P (dP - delta), for own rows that are queries.
-template <class A>
-void dscores_of_queries(A* dscores, const A* scores, int lanes, int n, const Seen<A>* seen, const A* lse, const A* delta) {
-    for (int lane = 0; lane < lanes; lane += kLanes<A>) {
-        const Vec<A> lse_q = load(lse + lane), delta_q = load(delta + lane);
-        for (int s = 0; s < n; ++s) {
-            A* at = dscores + s * lanes + lane;
-            const Vec<A> ds = probability<A>(load(scores + s * lanes + lane), lse_q) * (load(at) - delta_q);
-            store(at, seen == nullptr ? ds : select(seen->mask(lane, s), ds, Vec<A>{}));
-        }
-    }
-}
-
-/// The same for own rows that are keys; scores become P. dead[t]: query t has nothing to attend.
-template <class A>
-void dscores_of_keys(A* dscores, A* scores, int lanes, int n, const Seen<A>* seen, const A* lse, const A* delta, const bool* dead) {
-    for (int t = 0; t < n; ++t)
-        for (int lane = 0; lane < lanes; lane += kLanes<A>) {
-            A *score = scores + t * lanes + lane, *dscore = dscores + t * lanes + lane;
-            Vec<A> p = probability<A>(load(score), splat<A>(lse[t])), ds = p * (load(dscore) - delta[t]);
-            if (seen != nullptr || dead[t]) {
-                typename Seen<A>::IVec used = {};
-                if (!dead[t]) used = seen->mask(lane, t);
-                p = select(used, p, Vec<A>{});
-                ds = select(used, ds, Vec<A>{});
+/// products [n][width] and dP [n][width] become P = exp(scale product - lse) and dS = P (dP - delta); own rows are keys, the rows queries.
+/// exp is at most 1 in exact arithmetic: rounding of huge scores must not make it infinite. dead[t]: query t has nothing to attend.
+/// Pairs: P and dS go to pairs of queries, and dS to rows, rounded, with zeros up to whole steps; masked tiles stay in place too.
+template <bool Pairs, bool Masked, class A>
+void gradient_tile(A* products, A* dproducts, bf16* p_pairs, bf16* ds_pairs, bf16* ds_rows, int width, int n, A scale, const A* lse, const A* delta,
+                   const bool* dead, const Seen<A>& seen) {
+    for (int lane = 0; lane < width; lane += kLanes<A>) {
+        const typename Seen<A>::Lanes used = Masked ? seen.lanes(lane) : typename Seen<A>::Lanes{};
+        const auto at = [&](int t, Vec<A>& p, Vec<A>& ds) __attribute__((always_inline)) {
+            const Vec<A> score = rounded(load(products + t * width + lane) * scale);
+            p = exp_of_shifted(vmin(Vec<A>{}, score - lse[t]));
+            ds = p * (load(dproducts + t * width + lane) - delta[t]);
+            if constexpr (Masked) {
+                const typename Seen<A>::IVec uses = dead[t] ? typename Seen<A>::IVec{} : used.mask(t);
+                p = select(uses, p, Vec<A>{});
+                ds = select(uses, ds, Vec<A>{});
             }
-            store(score, p);
-            store(dscore, ds);
+            if constexpr (Masked || !Pairs) {
+                store(products + t * width + lane, p);
+                store(dproducts + t * width + lane, ds);
+            }
+        };
+        if constexpr (Pairs) {
+            int t = 0;
+            for (; t < n; t += 2) {
+                Vec<A> p[2] = {}, ds[2] = {};
+                at(t, p[0], ds[0]);
+                if (t + 1 < n) at(t + 1, p[1], ds[1]);
+                bf16_tile::store_pairs(p_pairs + t * width + 2 * lane, p[0], p[1]);
+                bf16_tile::store_pairs(ds_pairs + t * width + 2 * lane, ds[0], ds[1]);
+                bf16_tile::store_rounded(ds_rows + t * width + lane, ds[0]);
+                bf16_tile::store_rounded(ds_rows + (t + 1) * width + lane, ds[1]);
+            }
+            for (; t < int(round_up(n, bf16_tile::kStep)); t += 2) {
+                bf16_tile::store_pairs(p_pairs + t * width + 2 * lane, Vec<A>{}, Vec<A>{});
+                bf16_tile::store_pairs(ds_pairs + t * width + 2 * lane, Vec<A>{}, Vec<A>{});
+                bf16_tile::store_rounded(ds_rows + t * width + lane, Vec<A>{});
+                bf16_tile::store_rounded(ds_rows + (t + 1) * width + lane, Vec<A>{});
+            }
+        } else {
+            for (int t = 0; t < n; ++t) {
+                Vec<A> p, ds;
+                at(t, p, ds);
+            }
         }
+    }
 }
 
-template <class T>
-void Backward<T>::query_block(int64_t b, int64_t h, int64_t t0, char* memory, const Offsets& at) const {
-    const int HS = sizes.HS, nq = int(smaller<int64_t>(kTile, sizes.T - t0)), lanes = lanes_for<A>(nq);
-    const int64_t kv = h / sizes.group, length = sizes.length(b);
-    const int64_t first_visible = sizes.visible(t0, length), last_visible = sizes.visible(t0 + nq - 1, length);
-    A *own_q = array(memory, at.own[0]), *own_dout = array(memory, at.own[1]), *row = array(memory, at.row);
-    A *scores = array(memory, at.scores), *dscores = array(memory, at.dscores);
+/// What the pass over the keys needs of one tile of queries: delta and, with Pairs, PackedQueries. delta is rounded as dP is: where all the
+/// values that a query sees are equal, dP - delta is exactly 0.
+template <class T, bool Pairs>
+void Backward<T, Pairs>::prepare(const Round& round, int64_t b, int64_t kv, int64_t tile, char* memory, const Offsets& at) const {
+    const int HS = sizes.HS;
+    const int64_t h = kv * sizes.group + round.member, t0 = round.t0 + tile * kTile;
+    if (t0 >= round.t1) return;
+    const int n = int(smaller<int64_t>(kTile, round.t1 - t0));
+    A* to = delta_of(b, h) + t0;
+    const T *first_dout = dout.row(b, t0, h), *first_out = out.row(b, t0, h);
+    if constexpr (Pairs) {
+        bf16* const packs = packed.at(b, kv, tile);
+        pack_rows(packed.q(packs), packed.depth, q.row(b, t0, h), q.stride[1], n, kTile, HS);
+        pack_rows(packed.dout(packs), packed.depth, first_dout, dout.stride[1], n, kTile, HS);
+        pack_columns(packed.q_columns(packs), kTile, q.row(b, t0, h), q.stride[1], n, HS, packed.rows, halves(memory, at.rows[0]));
+        pack_columns(packed.dout_columns(packs), kTile, first_dout, dout.stride[1], n, HS, packed.rows, halves(memory, at.rows[0]));
+        const bf16_tile::TileSession session(tiles);
+        constexpr int kBlock = bf16_tile::kBlock;
+        A square[kBlock * kBlock];
+        for (int i = 0; i < n; i += kBlock) {
+            const int m = smaller(kBlock, n - i);
+            pack_row_pairs(halves(memory, at.rows[0]), kBlock, first_out + i * out.stride[1], out.stride[1], m, HS, packed.depth, false,
+                           halves(memory, at.rows[1]));
+            bf16_tile::gemm(tiles, square, kBlock, packed.dout(packs) + i * packed.depth, packed.depth, halves(memory, at.rows[0]), kBlock, kBlock,
+                            kBlock, packed.depth, false);
+            for (int r = 0; r < m; ++r) to[i + r] = square[r * kBlock + r];
+        }
+    } else {
+        A square[kLanes<A> * kLanes<A>];
+        A* own = array(memory, at.block);
+        for (int i = 0; i < n; i += kLanes<A>) {
+            const int m = smaller(kLanes<A>, n - i);
+            const Rows<A> rows = dense_rows(first_dout + i * dout.stride[1], dout.stride[1], m, HS, array(memory, at.rows[0]));
+            pack_transposed(own, kLanes<A>, first_out + i * out.stride[1], out.stride[1], m, HS, false, array(memory, at.rows[1]));
+            score_products(square, kLanes<A>, rows, m, own, HS);
+            for (int r = 0; r < m; ++r) to[i + r] = square[r * kLanes<A> + r];
+        }
+    }
+}
 
-    A lse_q[kTile] = {}, delta_q[kTile] = {};
-    for (int i = 0; i < nq; ++i) lse_q[i] = lse.head(b, h)[t0 + i];
-    if (last_visible > 0) {
-        // delta is rounded as dP is: where all the values that a query sees are equal, dP - delta is exactly 0.
-        A* own_out = array(memory, at.part[1]);
-        pack_transposed(own_out, lanes, out.row(b, t0, h), out.stride[1], nq, HS, false);
-        diagonal_product(delta_q, read_rows(dout.row(b, t0, h), dout.stride[1], nq, HS, array(memory, at.rows[1])), nq, own_out, lanes, HS);
-        for (int i = 0; i < nq; ++i) delta_of(b, h)[t0 + i] = delta_q[i];
-        pack_transposed(own_dout, lanes, dout.row(b, t0, h), dout.stride[1], nq, HS, false);
-        pack_transposed(own_q, lanes, q.row(b, t0, h), q.stride[1], nq, HS, scale.negative);
-    }
+/// A round's queries walk past the keys from s0 on (n of them, packed already): adds to dk, dv and the round's dq.
+template <class T, bool Pairs>
+void Backward<T, Pairs>::queries_past(const Round& round, int64_t b, int64_t kv, int64_t s0, int n, bool folds, char* memory, const Offsets& at,
+                                      FoldedSum<A>& sum_dk, FoldedSum<A>& sum_dv) const {
+    const int HS = sizes.HS;
+    const int64_t h = kv * sizes.group + round.member;
+    A *scores = array(memory, at.scores), *dscores = array(memory, at.dscores), *dq_sum = array(memory, at.dq[0]), *copy = array(memory, at.copy);
+    bf16 *p_pairs = halves(memory, at.pairs[0]), *ds_pairs = halves(memory, at.pairs[1]), *ds_rows = halves(memory, at.dscore_rows);
     Seen<A> seen;
-    FoldedSum<A> sum(array(memory, at.part[0]), array(memory, at.total[0]), int64_t(HS) * lanes);
-    for (int64_t s0 = 0; s0 < last_visible; s0 += kTile) {
-        const int n = int(smaller<int64_t>(kTile, last_visible - s0));
-        const bool masked = first_visible < s0 + n;
+    bool dead[kTile];
+    for (int64_t t0 = first_query(round, s0); t0 < round.t1; t0 += kTile) {
+        const int nq = int(smaller<int64_t>(kTile, round.t1 - t0));
+        const A *lse_t = lse.head(b, h) + t0, *delta_t = delta_of(b, h) + t0;
+        const bool diagonal = sizes.causal && s0 + n - 1 > sizes.position(t0);
+        bool any_dead = false;
+        for (int i = 0; i < nq; ++i) any_dead |= dead[i] = saw_no_key(lse_t[i]);
+        const bool masked = diagonal || any_dead || n < width;
         if (masked)
-            for (int i = 0; i < lanes; ++i) seen.set(i, 0, sizes.visible(t0 + smaller(i, nq - 1), length) - s0);
-        const Rows<A> keys = read_rows(k.row(b, s0, kv), k.stride[1], n, HS, array(memory, at.rows[0]));
-        const Rows<A> values = read_rows(v.row(b, s0, kv), v.stride[1], n, HS, array(memory, at.rows[1]));
-        scaled_scores(scores, lanes, keys, n, own_q, HS, A(scale.magnitude));
-        tile_gemm(dscores, lanes, values.first, values.stride, own_dout, lanes, n, lanes, HS, false);
-        dscores_of_queries(dscores, scores, lanes, n, masked ? &seen : nullptr, lse_q, delta_q);
-        add_product(sum.part(), lanes, keys, n, dscores, HS, sum.adds(), masked ? &seen : nullptr, nullptr, array(memory, at.copy));
-        sum.tile_done();
+            for (int i = 0; i < width; ++i) seen.set(i, i >= n ? nq : diagonal ? s0 + i - sizes.position(t0) : 0, nq);
+        const auto differentiate = [&] {
+            const A magnitude = A(scale.magnitude);
+            if (masked) gradient_tile<Pairs, true>(scores, dscores, p_pairs, ds_pairs, ds_rows, width, nq, magnitude, lse_t, delta_t, dead, seen);
+            else gradient_tile<Pairs, false>(scores, dscores, p_pairs, ds_pairs, ds_rows, width, nq, magnitude, lse_t, delta_t, dead, seen);
+        };
+        const auto rows_of = [&](const Heads<T>& x, int i) {
+            if constexpr (Pairs) return dense_rows(x.row(b, t0, h), x.stride[1], nq, HS, array(memory, at.rows[i]));
+            else return Rows<A>{array(memory, at.streamed[i]) + (t0 - round.t0) * HS, HS};
+        };
+        A* dq_t = dq_sum + (t0 - round.t0) * channels;
+        // Where weights are 0 by the mask, an Inf or NaN on the other side must not reach the sum.
+        const bool guarded = masked && !(all_finite(q.row(b, t0, h), q.stride[1], nq, HS) && all_finite(dout.row(b, t0, h), dout.stride[1], nq, HS) &&
+                                         all_finite(k.row(b, s0, kv), k.stride[1], n, HS));
+        if constexpr (Pairs) {
+            bf16* const packs = packed.at(b, kv, (t0 - round.t0) / kTile);
+            const int depth = packed.depth, channel_rows = packed.rows, m = int(round_up(nq, bf16_tile::kBlock));
+            const int terms = int(round_up(nq, bf16_tile::kStep));
+            bf16_tile::gemm(tiles, scores, width, packed.q(packs), depth, halves(memory, at.own[0]), width, m, width, depth, false);
+            bf16_tile::gemm(tiles, dscores, width, packed.dout(packs), depth, halves(memory, at.own[1]), width, m, width, depth, false);
+            differentiate();
+            if (!guarded) {
+                bf16_tile::gemm(tiles, sum_dv.part(), width, packed.dout_columns(packs), kTile, p_pairs, width, channel_rows, width, terms, sum_dv.adds());
+                bf16_tile::gemm(tiles, sum_dk.part(), width, packed.q_columns(packs), kTile, ds_pairs, width, channel_rows, width, terms, sum_dk.adds());
+                bf16_tile::gemm(tiles, dq_t, channels, ds_rows, width, halves(memory, at.keys), channels, m, channels, width, true);
+            }
+        } else {
+            const Rows<A> queries = rows_of(q, 0), gradients = rows_of(dout, 1);
+            // On the diagonal the first queries reach the first keys only.
+            const int step = diagonal ? kReach : nq;
+            const auto reach = [&](int t) { return diagonal ? seen.reaches_to(width, smaller(t + step, nq)) : width; };
+            for (int t = 0; t < nq; t += step) {
+                const int rows = smaller(step, nq - t), lanes = reach(t);
+                tile_gemm<A, kScoreChain>(scores + t * width, width, queries.first + t * HS, HS, array(memory, at.own[0]), width, rows, lanes, HS, false);
+                tile_gemm<A, kScoreChain>(dscores + t * width, width, gradients.first + t * HS, HS, array(memory, at.own[1]), width, rows, lanes, HS, false);
+            }
+            differentiate();
+            for (int t = 0; t < nq && !guarded; t += step) {
+                const int rows = smaller(step, nq - t), lanes = t == 0 && !sum_dv.adds() ? width : reach(t);
+                const bool add = t > 0 || sum_dv.adds();
+                tile_gemm(sum_dv.part(), width, gradients.first + t * HS, 1, scores + t * width, width, HS, lanes, rows, add, HS);
+                tile_gemm(sum_dk.part(), width, queries.first + t * HS, 1, dscores + t * width, width, HS, lanes, rows, add, HS);
+                tile_gemm(dq_t + t * channels, channels, dscores + t * width, width, array(memory, at.keys), channels, rows, HS, smaller(reach(t), n), true);
+            }
+        }
+        if (guarded) {
+            const auto clear_padding = [&](FoldedSum<A>& sum) {
+                if (!sum.adds()) __builtin_memset(sum.part() + HS * width, 0, size_t(channels - HS) * size_t(width) * sizeof(A));
+            };
+            clear_padding(sum_dv);
+            clear_padding(sum_dk);
+            add_product(sum_dv.part(), width, rows_of(dout, 1), nq, scores, HS, sum_dv.adds(), &seen, dead, copy);
+            add_product(sum_dk.part(), width, rows_of(q, 0), nq, dscores, HS, sum_dk.adds(), &seen, dead, copy);
+            const Rows<A> keys = dense_rows(k.row(b, s0, kv), k.stride[1], n, HS, copy);
+            for (int t = 0; t < nq; ++t)
+                for (int s = 0; s < n && !dead[t]; ++s)
+                    if (seen.uses(s, t))
+                        for (int c = 0; c < HS; ++c) dq_t[t * channels + c] += dscores[t * width + s] * (scale.negative ? -A(1) : A(1)) * keys.first[s * keys.stride + c];
+        }
+        sum_dv.tile_done();
+        sum_dk.tile_done();
+        if (folds) {
+            A* total = array(memory, at.dq[1]) + (t0 - round.t0) * channels;
+            for (int i = 0; i < nq * channels; i += kLanes<A>) {
+                store(total + i, load(total + i) + load(dq_t + i));
+                store(dq_t + i, Vec<A>{});
+            }
+        }
     }
-    const A* result = sum.finish();
+}
+
+/// dk, dv of keys s0..s0+n from their transposed sums [HS][width].
+template <class T, bool Pairs>
+void Backward<T, Pairs>::write_keys(int64_t b, int64_t kv, int64_t s0, int n, const A* result_dk, const A* result_dv, char* memory,
+                                    const Offsets& at) const {
+    const int HS = sizes.HS;
+    A* rows = array(memory, at.block);
     const A factor = scale.negative ? -A(scale.magnitude) : A(scale.magnitude);
-    for (int i = 0; i < nq; ++i) {
-        T* to = dq.row(b, t0 + i, h);
-        unpack_row(row, result, lanes, i, HS);
-        const bool none = saw_no_key(lse_q[i]);
-        for (int c = 0; c < HS; ++c) put(to + c, none ? A(0) : factor * row[c]);
+    transpose_rows(rows, HS, result_dk, width, HS, n);
+    for (int i = 0; i < n; ++i) {
+        for (int c = 0; c < HS; ++c) rows[i * HS + c] *= factor;
+        put_row(dk.row(b, s0 + i, kv), rows + i * HS, HS);
     }
+    transpose_rows(rows, HS, result_dv, width, HS, n);
+    double* extra = reinterpret_cast<double*>(memory + at.chunk);
+    const bool add_momentum = momentum.eta_view != nullptr && momentum_dv(b, kv, s0, n, extra, reinterpret_cast<double*>(memory + at.carry[0]));
+    for (int i = 0; i < n; ++i) {
+        for (int c = 0; c < HS && add_momentum; ++c) rows[i * HS + c] = A(double(rows[i * HS + c]) + extra[i * HS + c]);
+        put_row(dv.row(b, s0 + i, kv), rows + i * HS, HS);
+    }
+}
+
+/// dq of queries t0..t1 from their sums [.][channels], which it scales.
+template <class T, bool Pairs>
+void Backward<T, Pairs>::write_queries(int64_t b, int64_t h, int64_t t0, int64_t t1, A* sum) const {
+    const A magnitude = A(scale.magnitude);
+    for (int64_t t = t0; t < t1; ++t, sum += channels) {
+        const bool none = saw_no_key(lse.head(b, h)[t]);
+        for (int c = 0; c < sizes.HS; ++c) sum[c] = none ? A(0) : magnitude * sum[c];
+        put_row(dq.row(b, t, h), sum, sizes.HS);
+    }
+}
+
+template <class T, bool Pairs>
+void Backward<T, Pairs>::walk(const Round& round, int64_t b, int64_t kv, int64_t part, char* memory, const Offsets& at) const {
+    const int HS = sizes.HS;
+    const int64_t h = kv * sizes.group + round.member, length = sizes.length(b), block_elements = int64_t(HS) * width;
+    const int64_t dq_elements = (round.t1 - round.t0) * channels;
+    const bool several = !(round.first && round.last);
+    const bf16_tile::TileSession session(Pairs && tiles);
+    A *fold = array(memory, at.dq[0]), *total = array(memory, at.dq[1]);
+    __builtin_memset(fold, 0, size_t(dq_elements) * sizeof(A));
+    const bool folds = ceil_div(key_blocks, parts) >= kFoldTiles;
+    if (folds) __builtin_memset(total, 0, size_t(dq_elements) * sizeof(A));
+    if constexpr (!Pairs)
+        for (int64_t t = round.t0; t < round.t1; ++t) {
+            convert_row(array(memory, at.streamed[0]) + (t - round.t0) * HS, q.row(b, t, h), HS);
+            convert_row(array(memory, at.streamed[1]) + (t - round.t0) * HS, dout.row(b, t, h), HS);
+        }
+    FoldedSum<A> sum_dk(array(memory, at.part[0]), array(memory, at.total[0])), sum_dv(array(memory, at.part[1]), array(memory, at.total[1]));
+    int64_t done = 0;
+    for (int64_t block = part; block < key_blocks; block += parts, ++done) {
+        const int64_t s0 = block * kTile, end = smaller<int64_t>(s0 + kTile, sizes.S);
+        const int n = int(larger<int64_t>(0, smaller(end, length) - s0));
+        for (int64_t s = s0 + n; s < end && round.last; ++s)
+            for (int c = 0; c < HS; ++c) {
+                put(dk.row(b, s, kv) + c, A(0));
+                put(dv.row(b, s, kv) + c, A(0));
+            }
+        if (n == 0) continue;
+
+        const int64_t elements = int64_t(Pairs ? packed.rows : HS) * width;
+        sum_dk.start(elements);
+        sum_dv.start(elements);
+        if (first_query(round, s0) < round.t1) {
+            const T *first_k = k.row(b, s0, kv), *first_v = v.row(b, s0, kv);
+            if constexpr (Pairs) {
+                bf16 *rows = halves(memory, at.block), *keys = halves(memory, at.keys);
+                pack_row_pairs(halves(memory, at.own[0]), width, first_k, k.stride[1], n, HS, packed.depth, scale.negative, rows);
+                pack_row_pairs(halves(memory, at.own[1]), width, first_v, v.stride[1], n, HS, packed.depth, false, rows);
+                for (int s = 0; s < width; s += 2) {
+                    bf16* pair = keys + s * channels;
+                    pair_rows(pair, s < n ? first_k + s * k.stride[1] : nullptr, s + 1 < n ? first_k + (s + 1) * k.stride[1] : nullptr, HS);
+                    __builtin_memset(pair + 2 * HS, 0, size_t(channels - HS) * 2 * sizeof(bf16));
+                    for (int c = 0; c < 2 * HS && scale.negative; ++c) pair[c].bits ^= 0x8000;
+                }
+            } else {
+                A* rows = array(memory, at.block);
+                pack_transposed(array(memory, at.own[0]), width, first_k, k.stride[1], n, HS, scale.negative, rows);
+                A* keys = array(memory, at.keys);
+                for (int s = 0; s < n; ++s) {
+                    A* key = keys + s * channels;
+                    convert_row(key, first_k + s * k.stride[1], HS);
+                    for (int c = 0; c < HS && scale.negative; ++c) key[c] = -key[c];
+                    for (int c = HS; c < channels; ++c) key[c] = A(0);
+                }
+                pack_transposed(array(memory, at.own[1]), width, first_v, v.stride[1], n, HS, false, rows);
+            }
+            queries_past(round, b, kv, s0, n, done % kFoldTiles == kFoldTiles - 1, memory, at, sum_dk, sum_dv);
+        }
+        A *result_dk = sum_dk.finish(), *result_dv = sum_dv.finish();
+        if (several) {
+            A* of_head = heads + ((b * sizes.NKV + kv) * key_blocks + block) * 2 * block_elements;
+            for (int64_t i = 0; i < block_elements; i += kLanes<A>) {
+                const Vec<A> dk_before = round.first ? Vec<A>{} : load(of_head + i), dv_before = round.first ? Vec<A>{} : load(of_head + block_elements + i);
+                store(of_head + i, dk_before + load(result_dk + i));
+                store(of_head + block_elements + i, dv_before + load(result_dv + i));
+            }
+            result_dk = of_head;
+            result_dv = of_head + block_elements;
+        }
+        if (round.last) write_keys(b, kv, s0, n, result_dk, result_dv, memory, at);
+    }
+    A* result = parts == 1 ? fold : dq_part(b, kv, part);
+    for (int64_t i = 0; i < dq_elements && (folds || parts > 1); i += kLanes<A>)
+        store(result + i, folds ? load(total + i) + load(fold + i) : load(fold + i));
+    if (parts == 1) write_queries(b, h, round.t0, round.t1, result);
 }
 
 /// sum [n][HS] = what the momentum term sends to v_s: eta lambda_{s+1}, over the head group. False: nothing, every eta of it is 0.
-template <class T>
-bool Backward<T>::momentum_dv(int64_t b, int64_t kv, int64_t s0, int n, double* sum, double* lambda) const {
+template <class T, bool Pairs>
+bool Backward<T, Pairs>::momentum_dv(int64_t b, int64_t kv, int64_t s0, int n, double* sum, double* lambda) const {
     const int HS = sizes.HS;
     const int64_t j = s0 / kChunk;
     bool any = false;
@@ -171,69 +445,6 @@ bool Backward<T>::momentum_dv(int64_t b, int64_t kv, int64_t s0, int n, double* 
     return any;
 }
 
-template <class T>
-void Backward<T>::key_block(int64_t b, int64_t kv, int64_t s0, char* memory, const Offsets& at) const {
-    const int HS = sizes.HS;
-    const int64_t end = smaller<int64_t>(s0 + kTile, sizes.S);
-    const int n = int(larger<int64_t>(0, smaller(end, sizes.length(b)) - s0));
-    for (int64_t s = s0 + n; s < end; ++s)
-        for (int c = 0; c < HS; ++c) {
-            put(dk.row(b, s, kv) + c, A(0));
-            put(dv.row(b, s, kv) + c, A(0));
-        }
-    if (n == 0) return;
-
-    const int lanes = lanes_for<A>(n);
-    A *own_k = array(memory, at.own[0]), *own_v = array(memory, at.own[1]), *row = array(memory, at.row);
-    A *scores = array(memory, at.scores), *dscores = array(memory, at.dscores);
-    pack_transposed(own_k, lanes, k.row(b, s0, kv), k.stride[1], n, HS, scale.negative);
-    pack_transposed(own_v, lanes, v.row(b, s0, kv), v.stride[1], n, HS, false);
-
-    Seen<A> seen;
-    bool dead[kTile];
-    FoldedSum<A> sum_dk(array(memory, at.part[0]), array(memory, at.total[0]), int64_t(HS) * lanes);
-    FoldedSum<A> sum_dv(array(memory, at.part[1]), array(memory, at.total[1]), int64_t(HS) * lanes);
-    const int64_t offset = sizes.S - sizes.T, first_query = sizes.causal ? larger<int64_t>(0, s0 - offset) : 0;
-    for (int64_t h = kv * sizes.group; h < (kv + 1) * sizes.group; ++h)
-        for (int64_t t0 = first_query; t0 < sizes.T; t0 += kTile) {
-            const int nq = int(smaller<int64_t>(kTile, sizes.T - t0));
-            const A *lse_t = lse.head(b, h) + t0, *delta_t = delta_of(b, h) + t0;
-            const bool masked = sizes.causal && s0 + n - 1 > sizes.position(t0);
-            bool any_dead = false;
-            for (int i = 0; i < nq; ++i) any_dead |= dead[i] = saw_no_key(lse_t[i]);
-            if (masked || any_dead)
-                for (int i = 0; i < lanes; ++i) seen.set(i, masked ? s0 + smaller(i, n - 1) - sizes.position(t0) : 0, nq);
-            const Seen<A>* mask = masked || any_dead ? &seen : nullptr;
-
-            const Rows<A> queries = read_rows(q.row(b, t0, h), q.stride[1], nq, HS, array(memory, at.rows[0]));
-            const Rows<A> gradients = read_rows(dout.row(b, t0, h), dout.stride[1], nq, HS, array(memory, at.rows[1]));
-            scaled_scores(scores, lanes, queries, nq, own_k, HS, A(scale.magnitude));
-            tile_gemm(dscores, lanes, gradients.first, gradients.stride, own_v, lanes, nq, lanes, HS, false);
-            dscores_of_keys(dscores, scores, lanes, nq, mask, lse_t, delta_t, dead);
-            add_product(sum_dv.part(), lanes, gradients, nq, scores, HS, sum_dv.adds(), mask, dead, array(memory, at.copy));
-            add_product(sum_dk.part(), lanes, queries, nq, dscores, HS, sum_dk.adds(), mask, dead, array(memory, at.copy));
-            sum_dv.tile_done();
-            sum_dk.tile_done();
-        }
-
-    const A *result_dk = sum_dk.finish(), *result_dv = sum_dv.finish();
-    const A factor = scale.negative ? -A(scale.magnitude) : A(scale.magnitude);
-    double* momentum_sum = reinterpret_cast<double*>(memory + at.chunk);
-    const bool add_momentum =
-        momentum.eta_view != nullptr && momentum_dv(b, kv, s0, n, momentum_sum, reinterpret_cast<double*>(memory + at.carry[0]));
-    for (int i = 0; i < n; ++i) {
-        T *to_dk = dk.row(b, s0 + i, kv), *to_dv = dv.row(b, s0 + i, kv);
-        unpack_row(row, result_dk, lanes, i, HS);
-        for (int c = 0; c < HS; ++c) put(to_dk + c, factor * row[c]);
-        unpack_row(row, result_dv, lanes, i, HS);
-        if (add_momentum) {
-            for (int c = 0; c < HS; ++c) put(to_dv + c, double(row[c]) + momentum_sum[i * HS + c]);
-        } else {
-            for (int c = 0; c < HS; ++c) put(to_dv + c, row[c]);
-        }
-    }
-}
-
 /// sum_c a[c] b[c] in eight partial sums.
 double dot(const double* a, const double* b, int n) {
     double sum[8] = {};
@@ -245,8 +456,8 @@ double dot(const double* a, const double* b, int n) {
 }
 
 /// Chunk j's share of deta_h: the sum of lambda_{s+1} . (m_s + v_s) over its positions s.
-template <class T>
-double Backward<T>::deta(int64_t b, int64_t h, int64_t j, char* memory, const Offsets& at) const {
+template <class T, bool Pairs>
+double Backward<T, Pairs>::deta(int64_t b, int64_t h, int64_t j, char* memory, const Offsets& at) const {
     const int HS = sizes.HS;
     const double eta = momentum.eta(h);
     const int64_t begin = momentum.carries.chunk_begin(j), end = momentum.carries.chunk_end(j);
@@ -267,20 +478,25 @@ double Backward<T>::deta(int64_t b, int64_t h, int64_t j, char* memory, const Of
     return sum;
 }
 
-template <class T>
+template <class T, bool Pairs>
 int backward(df_queue* queue, const df_attention_args* args, df_error* error) {
     using A = Accumulate<T>;
-    Backward<T> pass(args);
+    using Pass = Backward<T, Pairs>;
+    Pass pass(args);
+    pass.tiles = bf16_products(queue) == Bf16Products::kTiles;
     const AttentionSizes& sizes = pass.sizes;
     const bool with_momentum = args->eta != nullptr, with_deta = with_momentum && args->deta != nullptr;
-    const int64_t chunks = pass.momentum.carries.chunks, query_blocks = ceil_div(sizes.T, kTile), key_blocks = ceil_div(sizes.S, kTile);
-    const typename Backward<T>::Offsets at(sizes, with_momentum);
+    const int64_t chunks = pass.momentum.carries.chunks, query_tiles = pass.packed.count(sizes.B);
+    const int64_t tasks = sizes.B * sizes.NKV * pass.parts;
+    const typename Pass::Offsets at(pass, with_momentum);
 
     const double work = sizes.pairs() * sizes.HS;
-    const int64_t most_tasks = sizes.B * sizes.NH * larger(query_blocks, key_blocks);
     Layout layout;
-    const size_t workers = layout.add<char>(int64_t(at.bytes) * task_workers(queue, most_tasks, work));
+    const size_t workers = layout.add<char>(int64_t(at.bytes) * task_workers(queue, larger(query_tiles, larger(tasks, sizes.B * sizes.NH * chunks)), work));
     const size_t delta = layout.add<A>(sizes.B * sizes.NH * sizes.T);
+    const size_t packs = layout.add<bf16>(Pairs ? query_tiles * pass.packed.tile_elements() : 0);
+    const size_t dq_parts = layout.add<A>(pass.parts > 1 ? tasks * pass.round_queries() * pass.channels : 0);
+    const size_t heads = layout.add<A>(pass.rounds() > 1 ? sizes.B * sizes.NKV * pass.head_elements() : 0);
     const size_t reverse_carries = layout.add<double>(with_momentum ? pass.reverse.carries.elements(sizes.B) : 0);
     const size_t carries = layout.add<double>(with_deta ? pass.momentum.carries.elements(sizes.B) : 0);
     const size_t deta_parts = layout.add<double>(with_deta ? sizes.B * sizes.NH * chunks : 0);
@@ -289,18 +505,39 @@ int backward(df_queue* queue, const df_attention_args* args, df_error* error) {
     const auto memory_of = [&](int worker) { return scratch.as<char>(workers) + size_t(worker) * at.bytes; };
 
     pass.delta = scratch.as<A>(delta);
+    pass.packed.first = scratch.as<bf16>(packs);
+    pass.dq_parts = scratch.as<A>(dq_parts);
+    pass.heads = scratch.as<A>(heads);
     if (with_momentum) {
         pass.reverse.carries.first = scratch.as<double>(reverse_carries);
         pass.reverse.compute_carries(queue);
     }
-    for_tasks(queue, sizes.B * sizes.NH * query_blocks, work, [&](int64_t i, int worker) {
-        const int64_t head = i % (sizes.B * sizes.NH), block = query_blocks - 1 - i / (sizes.B * sizes.NH);  // most keys first
-        pass.query_block(head / sizes.NH, head % sizes.NH, block * kTile, memory_of(worker), at);
-    });
-    for_tasks(queue, sizes.B * sizes.NKV * key_blocks, work, [&](int64_t i, int worker) {
-        const int64_t head = i % (sizes.B * sizes.NKV), block = i / (sizes.B * sizes.NKV);  // most queries first
-        pass.key_block(head / sizes.NKV, head % sizes.NKV, block * kTile, memory_of(worker), at);
-    });
+    for (int64_t r = 0; r < pass.rounds(); ++r) {
+        const Round round = pass.round(r);
+        const auto for_query_tiles = [&](auto&& f) {
+            for_tasks(queue, query_tiles, work, [&](int64_t i, int worker) {
+                const int64_t tile = i % pass.packed.tiles, head = i / pass.packed.tiles;
+                f(head / sizes.NKV, head % sizes.NKV, tile, worker);
+            });
+        };
+        for_query_tiles([&](int64_t b, int64_t kv, int64_t tile, int worker) { pass.prepare(round, b, kv, tile, memory_of(worker), at); });
+        for_tasks(queue, tasks, work, [&](int64_t i, int worker) {
+            const int64_t part = i % pass.parts, head = i / pass.parts;
+            pass.walk(round, head / sizes.NKV, head % sizes.NKV, part, memory_of(worker), at);
+        });
+        if (pass.parts == 1) continue;
+        for_query_tiles([&](int64_t b, int64_t kv, int64_t tile, int) {
+            const int64_t t0 = round.t0 + tile * kTile, t1 = smaller(t0 + kTile, round.t1);
+            const int64_t first = tile * kTile * pass.channels, n = (t1 - t0) * pass.channels;
+            if (t0 >= t1) return;
+            A* sum = pass.dq_part(b, kv, 0) + first;
+            for (int64_t part = 1; part < pass.parts; ++part) {
+                const A* other = pass.dq_part(b, kv, part) + first;
+                for (int64_t e = 0; e < n; e += kLanes<A>) store(sum + e, load(sum + e) + load(other + e));
+            }
+            pass.write_queries(b, kv * sizes.group + round.member, t0, t1, sum);
+        });
+    }
     if (!with_deta) return DF_OK;
 
     pass.momentum.carries.first = scratch.as<double>(carries);
@@ -342,7 +579,7 @@ int backward_widened(df_queue* queue, const df_attention_args* args, df_error* e
     wide.dq = tensors[dq];
     wide.dk = tensors[dk];
     wide.dv = tensors[dv];
-    status = backward<double>(queue, &wide, error);
+    status = backward<double, false>(queue, &wide, error);
     if (status != DF_OK) return status;
     const int outputs[] = {dq, dk, dv};
     for (int output : outputs) tensors.narrow(output);
@@ -353,7 +590,9 @@ int backward_widened(df_queue* queue, const df_attention_args* args, df_error* e
 
 int attention_backward(df_queue* queue, const df_attention_args* args, df_error* error) {
     if (args->q->dtype != DF_F64 && is_widened(AttentionSizes(args))) return backward_widened(queue, args, error);
-    return dispatch(args->q->dtype, [&](auto type) { return backward<typename decltype(type)::type>(queue, args, error); });
+    if constexpr (bf16_tile::kCompiled)
+        if (args->q->dtype == DF_BF16 && bf16_products(queue) != Bf16Products::kWidened) return backward<bf16, true>(queue, args, error);
+    return dispatch(args->q->dtype, [&](auto type) { return backward<typename decltype(type)::type, false>(queue, args, error); });
 }
 
 }  // namespace dualform::cpu::DF_ISA

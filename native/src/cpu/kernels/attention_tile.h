@@ -1,13 +1,13 @@
 // What attention's forward and backward share: sizes and masks, strided rows, and products of tiles.
 //
-// A task owns up to 64 rows of one head (queries in forward and dq, keys in dk and dv): its own rows. They are packed transposed, one
-// row per vector lane, and everything computed for them has the layout [.][lane]. The other side's rows stream past 64 at a time and are
-// read in place as the broadcast operand of tile_gemm, so nothing else is packed and a softmax over keys runs down the lanes. Lanes never
-// mix: whatever a masked or padded lane holds stays in it.
+// Work goes by blocks of 64 rows of one head (queries in forward, keys in backward): own rows. They are packed transposed, one row per vector
+// lane, and what is computed for them has the layout [.][lane]. The other side's rows stream past 64 at a time as the left operand of a
+// product, so a softmax over keys runs down the lanes. Lanes never mix: whatever a masked or padded lane holds stays in it.
 #pragma once
 
+#include "cpu/bf16_tile.h"
 #include "cpu/kernels.h"
-#include "cpu/simd.h"
+#include "cpu/vector_math.h"
 
 namespace dualform::cpu::DF_ISA {
 
@@ -138,22 +138,59 @@ inline Rows<Accumulate<T>> read_rows(const T* first, int64_t stride, int n, int 
     }
 }
 
-/// to[c][r] = +-row r: own rows, one per lane; zeros in the lanes beyond n.
+/// Fetches n rows ahead of their use: they lie too far apart for the hardware to guess.
+template <class T>
+inline void prefetch_rows(const T* first, int64_t stride, int n, int HS) {
+    for (int r = 0; r < n; ++r)
+        for (int c = 0; c < HS; c += int(64 / sizeof(T))) __builtin_prefetch(first + r * stride + c);
+}
+
+/// to[c] = from[c], rounded.
 template <class T, class A>
-inline void pack_transposed(A* to, int lanes, const T* first, int64_t stride, int n, int HS, bool negate) {
-    for (int r = 0; r < n; ++r) {
-        const T* row = first + r * stride;
-        for (int c = 0; c < HS; ++c) to[c * lanes + r] = negate ? -get(row + c) : get(row + c);
+inline void put_row(T* to, const A* from, int n) {
+    int c = 0;
+    for (; c + kLanes<A> <= n; c += kLanes<A>) store(to + c, load(from + c));
+    for (; c < n; ++c) put(to + c, from[c]);
+}
+
+/// n rows of a head [n][HS] in the accumulation type, copied to scratch unless they lie so already: rows of (B,T,NH,HS) are far apart, and
+/// a product that reads them there meets the same few sets of the cache.
+template <class T>
+inline Rows<Accumulate<T>> dense_rows(const T* first, int64_t stride, int n, int HS, Accumulate<T>* scratch) {
+    if constexpr (sizeof(T) == sizeof(Accumulate<T>))
+        if (stride == HS) return {first, HS};
+    for (int r = 0; r < n; ++r) convert_row(scratch + r * HS, first + r * stride, HS);
+    return {scratch, HS};
+}
+
+/// to[c][r] = from[r][c]: rows x cols becomes cols x rows.
+inline void transpose_rows(float* to, ptrdiff_t to_stride, const float* from, ptrdiff_t from_stride, int rows, int cols) {
+    bf16_tile::transpose_words(reinterpret_cast<uint32_t*>(to), to_stride, reinterpret_cast<const uint32_t*>(from), from_stride, rows, cols);
+}
+inline void transpose_rows(double* to, ptrdiff_t to_stride, const double* from, ptrdiff_t from_stride, int rows, int cols) {
+    for (int r = 0; r < rows; ++r)
+        for (int c = 0; c < cols; ++c) to[c * to_stride + r] = from[r * from_stride + c];
+}
+
+/// to[c][r] = +-row r: own rows, one per lane; zeros in the lanes beyond n. rows: n x HS of scratch.
+template <class T, class A>
+inline void pack_transposed(A* to, int lanes, const T* first, int64_t stride, int n, int HS, bool negate, A* rows) {
+    if constexpr (sizeof(T) == sizeof(A)) {
+        transpose_rows(to, lanes, first, stride, n, HS);
+    } else {
+        for (int r = 0; r < n; ++r) convert_row(rows + r * HS, first + r * stride, HS);
+        transpose_rows(to, lanes, rows, HS, n, HS);
     }
-    for (int c = 0; c < HS; ++c)
+    for (int c = 0; c < HS && negate; ++c)
+        for (int r = 0; r < n; ++r) to[c * lanes + r] = -to[c * lanes + r];
+    for (int c = 0; c < HS && n < lanes; ++c)
         for (int r = n; r < lanes; ++r) to[c * lanes + r] = 0;
 }
 
-/// to[r] = lane r of from [HS][lanes].
-template <class A>
-inline void unpack_row(A* to, const A* from, int lanes, int r, int HS) {
-    for (int c = 0; c < HS; ++c) to[c] = from[c * lanes + r];
-}
+using bf16_tile::pack_columns;
+using bf16_tile::pack_row_pairs;
+using bf16_tile::pack_rows;
+using bf16_tile::pair_rows;
 
 /// Which streamed rows a lane may use: first <= p < last.
 template <class A>
@@ -165,13 +202,32 @@ struct Seen {
         first[lane] = I(larger<int64_t>(0, smaller<int64_t>(from, kTile)));
         last[lane] = I(larger<int64_t>(0, smaller<int64_t>(to, kTile)));
     }
-    /// All ones in the lanes, from lane on, that may use row p.
-    IVec mask(int lane, int p) const {
-        IVec f, l;
-        __builtin_memcpy(&f, first + lane, sizeof f);
-        __builtin_memcpy(&l, last + lane, sizeof l);
-        const IVec at = IVec{} + I(p);
-        return (f <= at) & (at < l);
+    /// What the lanes from lane on may use, to be asked row by row.
+    struct Lanes {
+        /// All ones in the lanes that may use row p.
+        IVec mask(int p) const {
+            const IVec at = IVec{} + I(p);
+            return (first <= at) & (at < last);
+        }
+        IVec first, last;
+    };
+    Lanes lanes(int lane) const {
+        Lanes x;
+        __builtin_memcpy(&x.first, first + lane, sizeof x.first);
+        __builtin_memcpy(&x.last, last + lane, sizeof x.last);
+        return x;
+    }
+    IVec mask(int lane, int p) const { return lanes(lane).mask(p); }
+    /// The first vector of lanes of which one may use row p or a later one, where no lane's last row is before that of the lane below it.
+    int reached_from(int lanes, int p) const {
+        int lane = 0;
+        while (lane < lanes && last[lane + kLanes<A> - 1] <= p) lane += kLanes<A>;
+        return lane;
+    }
+    /// Lanes, in whole vectors, up to the last one that may use a row before end, where first rows grow with the lanes.
+    int reaches_to(int lanes, int end) const {
+        while (lanes > 0 && first[lanes - kLanes<A>] >= end) lanes -= kLanes<A>;
+        return lanes;
     }
 
     bool uses(int lane, int p) const { return first[lane] <= p && p < last[lane]; }
@@ -179,12 +235,20 @@ struct Seen {
     I first[kTile], last[kTile];
 };
 
-/// scores[r][lane] = scale (row r . own row). Never inlined: the scaled score is rounded to A in one place, so forward and backward
-/// take the exponential of the same bits.
+constexpr int kReach = 16;       // rows of a masked tile that are looked at together: lanes that reach none of them are left out
+constexpr int kScoreChain = 16;  // terms of a score added in a chain: its error grows into that of its exponential
+
+/// products[r][lane] = row r . own row. The scaled score is rounded(product * scale) wherever it is needed, so forward and backward take
+/// the exponential of the same bits.
+/// reach (optional): what lies outside it need not be there.
 template <class A>
-__attribute__((noinline)) void scaled_scores(A* scores, int lanes, Rows<A> rows, int n, const A* own, int HS, A scale) {
-    tile_gemm(scores, lanes, rows.first, rows.stride, own, lanes, n, lanes, HS, false);
-    for (int i = 0; i < n * lanes; i += kLanes<A>) store(scores + i, load(scores + i) * scale);
+inline void score_products(A* products, int lanes, Rows<A> rows, int n, const A* own, int HS, const Seen<A>* reach = nullptr) {
+    const int step = reach == nullptr ? n : kReach;
+    for (int r = 0; r < n; r += step) {
+        const int from = reach == nullptr ? 0 : reach->reached_from(lanes, r);
+        tile_gemm<A, kScoreChain>(products + r * lanes + from, lanes, rows.first + r * rows.stride, rows.stride, own + from, lanes,
+                                  smaller(step, n - r), lanes - from, HS, false);
+    }
 }
 
 template <class A>
@@ -202,14 +266,40 @@ inline bool all_finite(Rows<A> rows, int n, int HS) {
     return zero + lane_sum<A>(zeros) == 0;
 }
 
+template <class A>
+inline bool all_finite(const A* first, int64_t stride, int n, int HS) {
+    return all_finite(Rows<A>{first, ptrdiff_t(stride)}, n, HS);
+}
+inline bool all_finite(const bf16* first, int64_t stride, int n, int HS) {
+    uint32_t any = 0;
+    for (int r = 0; r < n; ++r)
+        for (int c = 0; c < HS; ++c) any |= (first[r * stride + c].bits & 0x7f80u) == 0x7f80u;
+    return any == 0;
+}
+
+/// Weights [n][lanes] from their pairs.
+inline void widen_pairs(float* weights, const bf16* pairs, int lanes, int n) {
+    for (int r = 0; r < n; ++r)
+        for (int i = 0; i < lanes; ++i) weights[r * lanes + i] = get(pairs + (r / 2 * lanes + i) * 2 + r % 2);
+}
+
 /// sum[c][lane] (+)= sum_p rows[p][c] weights[p][lane].
 /// Where seen is given, a row that a lane must not use has weight 0 there. An Inf or a NaN in such a tile, 0 times which would reach
 /// the lane, is taken out (copy: n x HS of scratch) and added to the lanes that use it alone; the bits of the others stay the same.
-/// dead[p]: no lane uses row p.
+/// dead[p]: no lane uses row p. reaches: seen grows with the lanes, so that their first ones can be left out.
 template <class A>
 inline void add_product(A* sum, int lanes, Rows<A> rows, int n, const A* weights, int HS, bool add, const Seen<A>* seen, const bool* dead,
-                        A* copy) {
-    if (seen == nullptr || all_finite(rows, n, HS)) {
+                        A* copy, bool reaches = false) {
+    const bool finite = seen == nullptr || all_finite(rows, n, HS);
+    if (finite && reaches && seen != nullptr) {
+        for (int p = 0; p < n; p += kReach) {
+            const int from = p == 0 && !add ? 0 : seen->reached_from(lanes, p);
+            tile_gemm(sum + from, lanes, rows.first + p * rows.stride, 1, weights + p * lanes + from, lanes, HS, lanes - from,
+                      smaller(kReach, n - p), add || p > 0, rows.stride);
+        }
+        return;
+    }
+    if (finite) {
         tile_gemm(sum, lanes, rows.first, 1, weights, lanes, HS, lanes, n, add, rows.stride);
         return;
     }
@@ -228,22 +318,17 @@ inline void add_product(A* sum, int lanes, Rows<A> rows, int n, const A* weights
         }
 }
 
-/// to[r] = row r . own row r, for n rows: the diagonal of a product, so that it is rounded exactly as tile_gemm rounds it.
-template <class A>
-inline void diagonal_product(A* to, Rows<A> rows, int n, const A* own, int lanes, int HS) {
-    A block[kLanes<A> * kLanes<A>];
-    for (int r = 0; r < n; r += kLanes<A>) {
-        const int m = smaller(kLanes<A>, n - r);
-        tile_gemm(block, kLanes<A>, rows.first + r * rows.stride, rows.stride, own + r, lanes, m, kLanes<A>, HS, false);
-        for (int i = 0; i < m; ++i) to[r + i] = block[i * kLanes<A> + i];
-    }
-}
-
 /// A sum over many tiles in two levels: `part` takes kFoldTiles tiles, then joins `total`.
 template <class A>
 class FoldedSum {
 public:
-    FoldedSum(A* part, A* total, int64_t n) : part_(part), total_(total), n_(n) {}
+    FoldedSum(A* part, A* total) : part_(part), total_(total) {}
+    /// Empties it. n: elements, a multiple of kLanes<A>.
+    void start(int64_t n) {
+        n_ = n;
+        tiles_ = 0;
+        folded_ = false;
+    }
     /// Where the next tile goes, and whether it adds to what is there.
     A* part() { return part_; }
     bool adds() const { return tiles_ != 0; }
@@ -281,7 +366,7 @@ private:
     }
 
     A *part_, *total_;
-    int64_t n_;  // elements, a multiple of kLanes<A>
+    int64_t n_ = 0;
     int tiles_ = 0;
     bool folded_ = false;
 };

@@ -1,6 +1,7 @@
 // Matrix products over strided operands: what matmul and the dual form are made of.
 #pragma once
 
+#include "cpu/bf16_tile.h"
 #include "cpu/simd.h"
 
 namespace dualform::cpu::DF_ISA {
@@ -180,37 +181,20 @@ struct Gemm {
 };
 
 namespace gemm_blocks {
-constexpr int kDepth = 128;                     // terms packed at a time
-constexpr int kRows = 192, kCols = 256;        // largest block of out: with its panels it fits a 1 MB L2
-constexpr int kMinRows = 48, kMinCols = 64;    // smallest, when a product has few blocks
-constexpr int64_t kTasks = 16;                 // blocks wanted, so that threads share the work evenly
+constexpr int kGroup = 512;          // terms that join one sum; groups are added in turn, so that long sums stay accurate
+constexpr int64_t kDeep = 16 * kGroup;  // terms whose groups are added in A; from there on in double
+constexpr int kTileRows = 64;        // a tile of out: with a chain's terms of both operands it stays in the L1 cache
+constexpr int kTileBytes = 256;      // of a row of a tile, and of a row of a panel of b
+constexpr int64_t kTaskRows = 128;   // rows of a task: as many as keep their part of a in the L2 cache
+constexpr int64_t kTallRows = 2048;  // of a task that packs b for itself, so that this is done rarely
+constexpr int64_t kTasksPerThread = 8;
 constexpr int64_t kTaskWork = int64_t{1} << 18;  // multiply-adds below which a task is not worth another thread
-constexpr int kGroup = 1024;       // terms summed in A; groups are added in double, so that long sums stay accurate
-constexpr int64_t kFewOutputs = 256;           // up to this many float outputs are summed in double: it costs little and rounds once
-constexpr int kThin = 8;                       // up to this many rows, b is read in place when its columns are contiguous
-constexpr size_t kOnStack = 8192;              // scratch below this needs no allocation
-
-struct Sizes {
-    int64_t rows, cols, row_blocks, col_blocks;
-};
-
-/// Block sizes from the shape alone: results never depend on the number of threads.
-inline Sizes choose(const Gemm& g, int64_t batches) {
-    int64_t rows = kRows, cols = kCols;
-    while (batches * ceil_div(g.m, rows) * ceil_div(g.n, cols) < kTasks && smaller(rows, g.m) * smaller(cols, g.n) * g.k > kTaskWork) {
-        if (cols > kMinCols && smaller(cols, g.n) >= smaller(rows, g.m)) cols /= 2;
-        else if (rows > kMinRows) rows /= 2;
-        else if (cols > kMinCols) cols /= 2;
-        else break;
-    }
-    Sizes s;
-    s.row_blocks = ceil_div(g.m, rows);
-    s.col_blocks = ceil_div(g.n, cols);
-    s.rows = smaller(g.m, round_up(ceil_div(g.m, s.row_blocks), tile::kRows));
-    s.row_blocks = ceil_div(g.m, s.rows);
-    s.cols = cols;
-    return s;
-}
+constexpr int64_t kShareWork = int64_t{1} << 23;  // multiply-adds from which operands are packed once, before the product begins
+constexpr int64_t kShareBytes = int64_t{1} << 26;
+constexpr int64_t kFewOutputs = 256;  // up to this many float outputs are summed in double: it costs little and rounds once
+constexpr int kThin = 8;              // up to this many rows, b is read in place when its columns are contiguous
+constexpr int kInPlaceRows = 64;      // up to this many rows, b is read in place when its rows are contiguous
+constexpr size_t kOnStack = 8192;     // scratch below this needs no allocation
 }  // namespace gemm_blocks
 
 inline int64_t batch_count(const Gemm& g) {
@@ -255,55 +239,333 @@ inline void finish(const Gemm& g, S* tile, int64_t ld, int64_t i, int64_t j, int
     scatter(block(g.out, i, j), tile, ld, rows, cols, g.accumulate);
 }
 
-/// One thread's panels: a row-major, b in panels two vectors wide, so that each streams through the L1 cache.
+/// left (m,k) times right (k,n), n whole vectors, added to what total holds when joins; to out, or to total where out is null. c holds sums
+/// on the way; it may be total unless joins.
 template <class A>
-struct GemmPanels {
-    static constexpr int kWidth = tile::kVectors * kLanes<A>;
-    int64_t lda, ldc, rows;
-    A *a, *b, *c;
-    double* total;  // null when k fits one group
+struct TileProduct {
+    A *c, *total, *out;
+    int64_t ldc, ldt, ldo;
+    bool joins;
+    const A *a, *b;
+    int64_t lda, step, ldb;
+    int m, n, k;
+    const A* bias;    // of these columns, or null: only with out
+    bool accumulate;  // only with out
+    bool fetches;     // a is not in a cache yet
+};
 
-    static size_t layout(GemmPanels* p, char* memory, const Gemm& g, const gemm_blocks::Sizes& s) {
-        const int64_t depth = smaller(g.k, int64_t{gemm_blocks::kDepth});
-        const int64_t lda = depth + kLanes<A>;  // not a power of two: rows of a must not share cache sets
-        const int64_t ldc = round_up(smaller(s.cols, g.n), kLanes<A>);
-        size_t at = 0;
-        const auto take = [&](auto*& x, int64_t elements) {
-            x = reinterpret_cast<decltype(x + 0)>(memory + at);
-            at = size_t(round_up(int64_t(at) + elements * int64_t(sizeof *x), 64));
-        };
-        A *a, *b, *c;
-        double* total = nullptr;
-        take(a, s.rows * lda);
-        take(b, ldc * depth);
-        take(c, s.rows * ldc);
-        if (g.k > gemm_blocks::kGroup) take(total, s.rows * ldc);
-        if (p != nullptr) *p = GemmPanels{lda, ldc, s.rows, a, b, c, total};
-        return at;
+/// Sums join c, the last ones leave for out. Meanwhile what comes next is fetched: a chain's terms are too few for the processor to see
+/// the pattern.
+template <class A, int V>
+inline void tile_vectors(const TileProduct<A>& t) {
+    constexpr int kLine = 64 / int(sizeof(A)), kStride = larger(1, kLine / kLanes<A>);
+    const int ahead = (tile::kChain * tile::kTall<V> + t.m - 1) / t.m;  // rows of the next terms to fetch with each block of rows
+    for (int p = 0; p < t.k; p += tile::kChain) {
+        const int depth = smaller(tile::kChain, t.k - p), left = t.k - p - depth;
+        const A *a = t.a + p * t.step, *b = t.b + p * t.ldb, *next = b + depth * t.ldb, *a_next = a + depth * t.step;
+        const bool first = p == 0, last = left == 0, leaves_next = t.out != nullptr && left > 0 && left <= tile::kChain;
+        tile::rows<A, V>(
+            a, t.lda, t.step, b, t.ldb, t.m, depth,
+            [&](int i, int R) __attribute__((always_inline)) {
+                for (int x = 0; x < ahead; ++x, next += t.ldb)
+#pragma GCC unroll 4
+                    for (int v = 0; v < V; v += kStride) __builtin_prefetch(next + v * kLanes<A>);
+                if (t.fetches && t.step == 1)
+                    for (int r = i; r < i + R; ++r)
+                        for (int x = depth; x < 2 * depth; x += kLine) __builtin_prefetch(a + r * t.lda + x);
+                if (t.fetches && t.lda == 1)
+                    for (int x = 0; x < ahead; ++x, a_next += t.step)
+                        for (int r = 0; r < t.m; r += kLine) __builtin_prefetch(a_next + r);
+                if (leaves_next)
+                    for (int r = i; r < i + R; ++r)
+#pragma GCC unroll 4
+                        for (int v = 0; v < V; v += kStride) __builtin_prefetch(t.out + r * t.ldo + v * kLanes<A>, 1);
+            },
+            [&](int i, int v, Vec<A> sum) __attribute__((always_inline)) {
+                const int at = v * kLanes<A>;
+                if (!first) sum += load(t.c + i * t.ldc + at);
+                if (!last) return store(t.c + i * t.ldc + at, sum);
+                if (t.joins) sum += load(t.total + i * t.ldt + at);
+                if (t.out == nullptr) return store(t.total + i * t.ldt + at, sum);
+                if (t.bias != nullptr) sum += load(t.bias + at);
+                if (t.accumulate) sum += load(t.out + i * t.ldo + at);
+                store(t.out + i * t.ldo + at, sum);
+            });
+    }
+}
+
+template <class A>
+inline void tile_product(TileProduct<A> t) {
+    constexpr int kWidth = tile::kVectors * kLanes<A>;
+    for (; t.n >= kWidth; t.n -= kWidth) {
+        tile_vectors<A, tile::kVectors>(t);
+        t.b += kWidth;
+        t.c += kWidth;
+        t.total += kWidth;
+        if (t.out != nullptr) t.out += kWidth;
+        if (t.bias != nullptr) t.bias += kWidth;
+    }
+    switch (t.n / kLanes<A>) {
+        case 1: return tile_vectors<A, 1>(t);
+        case 2: if constexpr (tile::kVectors > 2) return tile_vectors<A, 2>(t);
+                break;
+        case 3: if constexpr (tile::kVectors > 2) return tile_vectors<A, 3>(t);
+                break;
+        default: break;
+    }
+}
+
+/// A tile of out and what a task has for it.
+template <class A>
+struct GemmTile {
+    int64_t i, j, rows, cols;
+    A *c, *total;
+    int64_t ld;    // of total
+    bool joins;    // total holds sums of earlier terms
+    bool fetches;  // this part of a is read for the first time
+};
+
+/// The product of operands widened to A.
+template <class A>
+struct WidenedProduct {
+    using Element = A;
+    using Sum = A;
+    static constexpr int kPanel = gemm_blocks::kTileBytes / int(sizeof(A));  // columns of a panel of b
+    static constexpr int kRowStep = 1, kColumnStep = kLanes<A>, kDepthStep = 1;
+
+    /// Rows of the left operand: element (i,p) lies i row + p step after data.
+    struct Left {
+        const A* data;
+        ptrdiff_t row, step;
+    };
+    static bool left_in_place(const Gemm& g) { return g.a.dtype == kDtypeOf<A>; }
+    static Left left(const Matrix& a) { return {static_cast<const A*>(a.data), a.row, a.col}; }
+    /// Keeps the direction in which a is contiguous.
+    static bool by_depth(const Gemm& g) { return g.a.row == 1 && g.a.col != 1; }
+    static void pack_left(const Gemm& g, A* to, const Matrix& a, int64_t rows, int64_t depth) {
+        if (by_depth(g)) gather(to, rows, transposed(a), depth, rows, rows);
+        else gather(to, depth, a, rows, depth, depth);
+    }
+    static Left packed_left(const Gemm& g, const A* from, int64_t rows, int64_t depth) {
+        return by_depth(g) ? Left{from, 1, rows} : Left{from, depth, 1};
+    }
+    static bool right_in_place(const Gemm& g) { return g.b.dtype == kDtypeOf<A> && g.b.col == 1; }
+    static void pack_right(A* to, const Matrix& b, int64_t depth, int64_t cols) {
+        const int64_t padded = round_up(cols, kColumnStep);
+        gather(to, padded, b, depth, cols, padded);
+    }
+    /// True where a tile can be written without conversion.
+    static bool writes_out(const Gemm& g, int64_t cols) {
+        return g.out.dtype == kDtypeOf<A> && g.out.col == 1 && cols % kColumnStep == 0 &&
+               (g.bias.data == nullptr || (g.bias.dtype == kDtypeOf<A> && g.bias.row == 0 && g.bias.col == 1));
+    }
+    /// left times right, whose rows are ldb elements apart, for the tile of out at (i, j): added to total when joins, then left there or,
+    /// when done, written to out.
+    static void multiply(const Gemm& g, const GemmTile<A>& t, const Left& a, const A* b, int64_t ldb, int64_t depth, bool done) {
+        A* out = done ? static_cast<A*>(block(g.out, t.i, t.j).data) : nullptr;
+        const A* bias = done && g.bias.data != nullptr ? static_cast<const A*>(block(g.bias, t.i, t.j).data) : nullptr;
+        tile_product<A>({t.c, t.total, out, kPanel, t.ld, g.out.row, t.joins, a.data, b, a.row, a.step, ldb, int(t.rows),
+                         int(round_up(t.cols, kColumnStep)), int(depth), bias, g.accumulate, t.fetches});
     }
 };
 
-/// out block (rows, cols) at (i, j): packs 128 terms of both operands at a time and adds them to c.
-template <class A>
-inline void gemm_block(const Gemm& g, const GemmPanels<A>& p, int64_t i, int64_t j, int64_t rows, int64_t cols) {
-    constexpr int kWidth = GemmPanels<A>::kWidth;
-    for (int64_t group = 0; group < g.k; group += gemm_blocks::kGroup) {
-        const int64_t end = smaller(g.k, group + gemm_blocks::kGroup);
-        for (int64_t at = group; at < end; at += gemm_blocks::kDepth) {
-            const int depth = int(smaller(int64_t{gemm_blocks::kDepth}, end - at));
-            gather(p.a, p.lda, block(g.a, i, at), rows, depth, depth);
-            for (int64_t x = 0; x < cols; x += kWidth) {
-                const int64_t wide = smaller(int64_t{kWidth}, cols - x), padded = round_up(wide, kLanes<A>);
-                A* panel = p.b + x * depth;
-                gather(panel, padded, block(g.b, at, j + x), depth, wide, padded);
-                tile_gemm(p.c + x, p.ldc, p.a, p.lda, panel, padded, int(rows), int(padded), depth, at > group);
+/// How a product is cut into tasks and where its operands are packed: in place (not at all), by the task, or once for all tasks. None of
+/// this touches the order of a sum, so it may depend on the number of threads.
+struct GemmPlan {
+    enum Packing { kInPlace, kByTask, kShared };
+    Packing left = kInPlace, right = kInPlace;
+    int64_t rows, cols, row_blocks, col_blocks;
+
+    template <class P>
+    static GemmPlan choose(const Gemm& g, int64_t batches, int threads) {
+        using namespace gemm_blocks;
+        GemmPlan plan;
+        bool one_right = true;
+        for (int d = 0; d < g.batch_rank; ++d) one_right = one_right && (g.b_stride[d] == 0 || g.batch_shape[d] == 1);
+        const int64_t work = batches * g.m * g.n * g.k;
+        const bool packs_right = g.m > kInPlaceRows || !P::right_in_place(g);
+        const bool shares = work >= kShareWork && g.m > kTaskRows, shares_right = shares && one_right && g.n * g.k * int64_t(sizeof(typename P::Element)) <= kShareBytes;
+        const int64_t wanted = larger(int64_t{1}, smaller(kTasksPerThread * threads, work / kTaskWork));
+        const int64_t most_rows = packs_right && !shares_right ? kTallRows : kTaskRows;
+        plan.row_blocks = ceil_div(g.m, most_rows);
+        plan.rows = smaller(g.m, round_up(ceil_div(g.m, plan.row_blocks), 4));
+        if (plan.rows > kTileRows) plan.rows = round_up(plan.rows, kTileRows);
+        plan.row_blocks = ceil_div(g.m, plan.rows);
+        const int64_t panels = ceil_div(g.n, int64_t{P::kPanel});
+        const int64_t per_task = larger(int64_t{1}, panels / larger(int64_t{1}, ceil_div(wanted, batches * plan.row_blocks)));
+        plan.cols = per_task * P::kPanel;
+        plan.col_blocks = ceil_div(panels, per_task);
+        if (packs_right) plan.right = shares_right && plan.row_blocks > 1 ? kShared : kByTask;
+        if (!P::left_in_place(g)) plan.left = shares && batches == 1 && plan.col_blocks > 1 ? kShared : kByTask;
+        return plan;
+    }
+};
+
+/// Carves arrays out of one block of memory; with memory null it only measures.
+class Carver {
+public:
+    explicit Carver(char* memory) : memory_(memory) {}
+    template <class T>
+    T* take(int64_t elements) {
+        T* x = reinterpret_cast<T*>(memory_ + size_);
+        size_ = size_t(round_up(int64_t(size_) + elements * int64_t(sizeof(T)), 64));
+        return x;
+    }
+    size_t size() const { return size_; }
+
+private:
+    char* memory_;
+    size_t size_ = 0;
+};
+
+/// One thread's memory.
+template <class P>
+struct GemmTiles {
+    typename P::Element *left, *right;  // null unless the task packs them
+    typename P::Sum *c, *total;  // total is null when k fits one group
+    double* deep;                // null unless k is larger than kDeep
+    size_t size;
+
+    GemmTiles(char* memory, const Gemm& g, const GemmPlan& plan) {
+        using namespace gemm_blocks;
+        Carver carver(memory);
+        const int64_t depth = round_up(smaller(g.k, int64_t{kGroup}), P::kDepthStep);
+        const int64_t rows = round_up(smaller(plan.rows, g.m), P::kRowStep), cols = smaller(plan.cols, round_up(g.n, P::kColumnStep));
+        left = plan.left == GemmPlan::kByTask ? carver.take<typename P::Element>(rows * depth) : nullptr;
+        right = plan.right != GemmPlan::kShared ? carver.take<typename P::Element>(smaller(cols, int64_t{P::kPanel}) * depth) : nullptr;
+        c = carver.take<typename P::Sum>(smaller(rows, int64_t{kTileRows}) * P::kPanel);
+        total = g.k > kGroup ? carver.take<typename P::Sum>(rows * plan.cols) : nullptr;
+        deep = g.k > kDeep ? carver.take<double>(rows * plan.cols) : nullptr;
+        size = carver.size();
+    }
+};
+
+/// Both operands as packed for all tasks: left in blocks of kTileRows rows, right in panels, each in groups of kGroup terms.
+template <class P>
+struct GemmShared {
+    using Element = typename P::Element;
+    Element *left, *right;
+    int64_t left_units, right_units, groups;
+    size_t size;
+
+    GemmShared(char* memory, const Gemm& g, const GemmPlan& plan) {
+        using namespace gemm_blocks;
+        Carver carver(memory);
+        const int64_t depth = round_up(g.k, P::kDepthStep);
+        groups = ceil_div(g.k, kGroup);
+        left_units = plan.left == GemmPlan::kShared ? ceil_div(g.m, kTileRows) * groups : 0;
+        right_units = plan.right == GemmPlan::kShared ? ceil_div(g.n, P::kPanel) * groups : 0;
+        left = left_units > 0 ? carver.take<Element>(round_up(g.m, P::kRowStep) * depth) : nullptr;
+        right = right_units > 0 ? carver.take<Element>(round_up(g.n, P::kColumnStep) * depth) : nullptr;
+        size = carver.size();
+    }
+    Element* left_at(const Gemm& g, int64_t i, int64_t p) const {
+        const int64_t rows = round_up(smaller(g.m - i, int64_t{gemm_blocks::kTileRows}), P::kRowStep);
+        return left + i * round_up(g.k, P::kDepthStep) + p * rows;
+    }
+    Element* right_at(const Gemm& g, int64_t j, int64_t p) const {
+        const int64_t cols = round_up(smaller(g.n - j, int64_t{P::kPanel}), P::kColumnStep);
+        return right + j * round_up(g.k, P::kDepthStep) + p * cols;
+    }
+    void pack(const Gemm& g, int64_t unit) const {
+        using namespace gemm_blocks;
+        const int64_t p = unit % groups * kGroup, depth = smaller(g.k - p, int64_t{kGroup});
+        if (unit < right_units) {
+            const int64_t j = unit / groups * P::kPanel;
+            P::pack_right(right_at(g, j, p), block(g.b, p, j), depth, smaller(g.n - j, int64_t{P::kPanel}));
+        } else {
+            const int64_t i = (unit - right_units) / groups * kTileRows;
+            P::pack_left(g, left_at(g, i, p), block(g.a, i, p), smaller(g.m - i, int64_t{kTileRows}), depth);
+        }
+    }
+};
+
+/// out block (rows, cols) at (i, j). A panel of b stays in the L2 cache while tiles of rows pass it.
+template <class P>
+inline void gemm_task(const Gemm& g, const GemmPlan& plan, const GemmShared<P>& shared, const GemmTiles<P>& t, int64_t i, int64_t j,
+                      int64_t rows, int64_t cols) {
+    using namespace gemm_blocks;
+    for (int64_t p = 0; p < g.k; p += kGroup) {
+        const int64_t depth = smaller(g.k - p, int64_t{kGroup}), padded_depth = round_up(depth, P::kDepthStep);
+        const bool last = p + depth == g.k;
+        for (int64_t x = 0; x < cols; x += P::kPanel) {
+            const int64_t wide = smaller(int64_t{P::kPanel}, cols - x), padded = round_up(wide, P::kColumnStep);
+            const bool done = last && t.deep == nullptr && P::writes_out(g, wide);
+            const typename P::Element* right = t.right;
+            int64_t ldb = padded;
+            if (plan.right == GemmPlan::kShared) {
+                right = shared.right_at(g, j + x, p);
+            } else if (plan.right == GemmPlan::kInPlace && padded == wide) {
+                right = static_cast<const typename P::Element*>(block(g.b, p, j + x).data);
+                ldb = g.b.row;
+            } else {
+                P::pack_right(t.right, block(g.b, p, j + x), depth, wide);
+            }
+            for (int64_t y = 0; y < rows; y += kTileRows) {
+                const int64_t tall = smaller(int64_t{kTileRows}, rows - y);
+                const Matrix a = block(g.a, i + y, p);
+                typename P::Left left;
+                if (plan.left == GemmPlan::kInPlace) {
+                    left = P::left(a);
+                } else if (plan.left == GemmPlan::kShared) {
+                    left = P::packed_left(g, shared.left_at(g, i + y, p), tall, depth);
+                } else {
+                    typename P::Element* own = t.left + y * padded_depth;
+                    if (x == 0) P::pack_left(g, own, a, tall, depth);
+                    left = P::packed_left(g, own, tall, depth);
+                }
+                const bool one = t.total == nullptr;
+                typename P::Sum* total = one ? t.c : t.total + y * plan.cols + x;
+                const int64_t ld = one ? int64_t{P::kPanel} : plan.cols;
+                P::multiply(g, {i + y, j + x, tall, wide, t.c, total, ld, p % kDeep != 0, x == 0 && plan.left == GemmPlan::kInPlace}, left,
+                            right, ldb, depth, done);
+                if (done) continue;
+                if (t.deep != nullptr && ((p + depth) % kDeep == 0 || last)) {
+                    for (int64_t r = 0; r < tall; ++r) {
+                        double* deep = t.deep + (y + r) * plan.cols + x;
+                        for (int64_t z = 0; z < wide; ++z) deep[z] = (p < kDeep ? 0 : deep[z]) + double(total[r * ld + z]);
+                    }
+                    if (last) finish(g, t.deep + y * plan.cols + x, plan.cols, i + y, j + x, tall, wide);
+                } else if (last) {
+                    finish(g, total, ld, i + y, j + x, tall, wide);
+                }
             }
         }
-        if (p.total != nullptr)
-            for (int64_t x = 0; x < rows * p.ldc; ++x) p.total[x] = group == 0 ? double(p.c[x]) : p.total[x] + double(p.c[x]);
     }
-    if (p.total != nullptr) finish(g, p.total, p.ldc, i, j, rows, cols);
-    else finish(g, p.c, p.ldc, i, j, rows, cols);
+}
+
+template <class P>
+inline int gemm_blocked(df_queue* queue, const char* op, const Gemm& g, df_error* error) {
+    using namespace gemm_blocks;
+    const int64_t batches = batch_count(g);
+    const GemmPlan plan = GemmPlan::choose<P>(g, batches, thread_count(queue));
+    const int64_t blocks = plan.row_blocks * plan.col_blocks, tasks = batches * blocks;
+    const int64_t group = larger(int64_t{1}, kTaskWork / (2 * smaller(plan.rows, g.m) * smaller(plan.cols, g.n) * g.k));
+    const int64_t indices = ceil_div(tasks, group);
+    const size_t shared_bytes = GemmShared<P>(nullptr, g, plan).size, own_bytes = GemmTiles<P>(nullptr, g, plan).size;
+    const auto run = [&](char* memory) {
+        const GemmShared<P> shared(memory, g, plan);
+        const int64_t units = shared.left_units + shared.right_units;
+        if (units > 0) parallel_for(queue, units, [&](int64_t unit, int) { shared.pack(g, unit); });
+        parallel_for(queue, indices, [&](int64_t index, int worker) {
+            const GemmTiles<P> tiles(memory + shared_bytes + size_t(worker) * own_bytes, g, plan);
+            for (int64_t t = index * group; t < smaller(tasks, (index + 1) * group); ++t) {
+                const int64_t i = t % plan.row_blocks * plan.rows, j = t / plan.row_blocks % plan.col_blocks * plan.cols;
+                gemm_task<P>(batch_element(g, t / blocks), plan, shared, tiles, i, j, smaller(plan.rows, g.m - i),
+                             smaller(plan.cols, g.n - j));
+            }
+        });
+    };
+    if (indices == 1 && shared_bytes + own_bytes <= kOnStack) {
+        alignas(64) char memory[kOnStack];
+        run(memory);
+        return DF_OK;
+    }
+    const size_t all = shared_bytes + own_bytes * size_t(indices == 1 ? 1 : thread_count(queue));
+    Scratch scratch(queue, all);
+    if (!scratch) return out_of_memory(error, op, all);
+    run(scratch.as<char>());
+    return DF_OK;
 }
 
 /// kLanes<A> elements in A, where A may be wider than T's accumulation type.
@@ -421,6 +683,135 @@ inline int gemm_thin(df_queue* queue, const char* op, const Gemm& g, df_error* e
     return DF_OK;
 }
 
+// ---- large products: both operands packed in square blocks ----
+
+namespace gemm_blocks {
+constexpr int kSquare = 64;                        // rows, columns and depth of a block: three of them share the L1 cache
+constexpr int64_t kSquareWork = int64_t{1} << 20;  // multiply-adds from which packing everything pays
+constexpr int64_t kSquareTasks = 16;               // tasks wanted
+constexpr int kSquareFold = 8;                     // blocks of depth that join one sum in A; the sums of those are added in double
+}  // namespace gemm_blocks
+
+/// Blocks of floating point A, multiplied by tile_gemm.
+template <class A>
+struct WideBlocks {
+    using Element = A;
+    static constexpr int64_t kRows = 32;
+    static void pack_left(A* to, const Matrix& a, int64_t rows, int64_t depth) { gather(to, gemm_blocks::kSquare, a, rows, depth, depth); }
+    static void pack_right(A* to, const Matrix& b, int64_t depth, int64_t cols) {
+        gather(to, gemm_blocks::kSquare, b, depth, cols, round_up(cols, kLanes<A>));
+    }
+    void multiply(A* c, const A* a, const A* b, int rows, int cols, int depth, bool add) const {
+        tile_gemm(c, gemm_blocks::kSquare, a, gemm_blocks::kSquare, b, gemm_blocks::kSquare, rows, cols, depth, add);
+    }
+};
+
+/// Blocks of bfloat16, multiplied by bf16_tile::gemm.
+struct PairBlocks {
+    using Element = bf16;
+    static constexpr int64_t kRows = 64;
+    static constexpr int kStep = bf16_tile::kStep;
+    bool tiles;
+
+    static void pack_left(bf16* to, const Matrix& a, int64_t rows, int64_t depth) {
+        constexpr int n = gemm_blocks::kSquare;
+        const bf16* from = static_cast<const bf16*>(a.data);
+        const int padded = int(round_up(depth, kStep)), tall = int(round_up(rows, bf16_tile::kBlock));
+        if (a.col == 1) {
+            for (int r = 0; r < tall; ++r) {
+                const int64_t wide = r < rows ? depth : 0;
+                __builtin_memcpy(to + r * n, from + r * a.row, size_t(wide) * sizeof(bf16));
+                __builtin_memset(to + r * n + wide, 0, size_t(padded - wide) * sizeof(bf16));
+            }
+        } else if (a.row == 1) {
+            bf16 pairs[n * n];
+            bf16_tile::pack_columns(to, n, from, a.col, int(depth), int(rows), tall, pairs);
+        } else {
+            for (int r = 0; r < tall; ++r)
+                for (int p = 0; p < padded; ++p) to[r * n + p] = r < rows && p < depth ? from[r * a.row + p * a.col] : bf16{0};
+        }
+    }
+    static void pack_right(bf16* to, const Matrix& b, int64_t depth, int64_t cols) {
+        constexpr int n = gemm_blocks::kSquare;
+        const bf16* from = static_cast<const bf16*>(b.data);
+        const int padded = int(round_up(depth, kStep)), wide = int(round_up(cols, bf16_tile::kBlock));
+        if (b.col == 1) {
+            for (int p = 0; p < padded; p += 2) {
+                bf16_tile::pair_rows(to + p * n, p < depth ? from + p * b.row : nullptr, p + 1 < depth ? from + (p + 1) * b.row : nullptr, int(cols));
+                __builtin_memset(to + p * n + 2 * cols, 0, size_t(wide - cols) * 2 * sizeof(bf16));
+            }
+        } else if (b.row == 1) {
+            bf16 rows[n * n];
+            bf16_tile::pack_rows(rows, padded, from, b.col, int(cols), wide, int(depth));
+            using bf16_tile::Word;
+            bf16_tile::transpose_words(reinterpret_cast<Word*>(to), n, reinterpret_cast<const Word*>(rows), padded / 2, wide, padded / 2);
+        } else {
+            for (int p = 0; p < padded; ++p)
+                for (int j = 0; j < wide; ++j)
+                    to[(p / 2 * n + j) * 2 + p % 2] = p < depth && j < cols ? from[p * b.row + j * b.col] : bf16{0};
+        }
+    }
+    void multiply(float* c, const bf16* a, const bf16* b, int rows, int cols, int depth, bool add) const {
+        constexpr int n = gemm_blocks::kSquare;
+        bf16_tile::gemm(tiles, c, n, a, n, b, n, int(round_up(rows, bf16_tile::kBlock)), int(round_up(cols, bf16_tile::kBlock)),
+                        int(round_up(depth, kStep)), add);
+    }
+};
+
+/// One product whose right operand is packed first, by all threads; then each task packs its rows of the left one and goes through columns.
+template <class A, class Blocks>
+inline int gemm_square(df_queue* queue, const char* op, const Gemm& g, const Blocks& blocks, bool tiles, df_error* error) {
+    using namespace gemm_blocks;
+    using Element = typename Blocks::Element;
+    constexpr int64_t kElements = int64_t{kSquare} * kSquare, kRows = Blocks::kRows, kLeft = kRows * kSquare;
+    const int64_t deep = ceil_div(g.k, kSquare), wide = ceil_div(g.n, kSquare);
+    const int64_t tall = ceil_div(g.m, kRows), per_task = larger<int64_t>(1, smaller(4 * kSquare / kRows / 2, tall / kSquareTasks)), row_tasks = ceil_div(tall, per_task);
+    const int64_t splits = smaller(wide, ceil_div(kSquareTasks, row_tasks)), per_split = ceil_div(wide, splits);
+    const bool folds = deep > kSquareFold;
+    const size_t right_bytes = size_t(wide * deep * kElements) * sizeof(Element);
+    const size_t left_bytes = size_t(per_task * deep * kLeft) * sizeof(Element), c_bytes = size_t(kLeft) * sizeof(A);
+    const size_t own_bytes = left_bytes + c_bytes + (folds ? size_t(kLeft) * sizeof(double) : 0);
+    const size_t all = right_bytes + own_bytes * size_t(thread_count(queue));
+    const Scratch scratch(queue, all);
+    if (!scratch) return out_of_memory(error, op, all);
+    Element* right = scratch.as<Element>();
+    parallel_for(queue, wide * deep, [&](int64_t i, int) {
+        const int64_t j = i / deep * kSquare, p = i % deep * kSquare;
+        blocks.pack_right(right + i * kElements, block(g.b, p, j), smaller<int64_t>(kSquare, g.k - p), smaller<int64_t>(kSquare, g.n - j));
+    });
+    parallel_for(queue, row_tasks * splits, [&](int64_t task, int worker) {
+        char* memory = scratch.as<char>(right_bytes + own_bytes * size_t(worker));
+        Element* left = reinterpret_cast<Element*>(memory);
+        A* c = reinterpret_cast<A*>(memory + left_bytes);
+        double* total = reinterpret_cast<double*>(memory + left_bytes + c_bytes);
+        const int64_t first = task / splits * per_task, last = smaller(tall, first + per_task), j0 = task % splits * per_split;
+        const bf16_tile::TileSession session(tiles);
+        for (int64_t i = first; i < last; ++i)
+            for (int64_t p = 0; p < deep; ++p)
+                blocks.pack_left(left + ((i - first) * deep + p) * kLeft, block(g.a, i * kRows, p * kSquare),
+                                 smaller(kRows, g.m - i * kRows), smaller<int64_t>(kSquare, g.k - p * kSquare));
+        for (int64_t j = j0; j < smaller(wide, j0 + per_split); ++j)
+            for (int64_t i = first; i < last; ++i) {
+                const int64_t rows = smaller(kRows, g.m - i * kRows), cols = smaller<int64_t>(kSquare, g.n - j * kSquare);
+                for (int64_t p = 0; p < deep; ++p) {
+                    const int depth = int(smaller<int64_t>(kSquare, g.k - p * kSquare));
+                    blocks.multiply(c, left + ((i - first) * deep + p) * kLeft, right + (j * deep + p) * kElements, int(rows), int(cols), depth,
+                                    p % kSquareFold != 0);
+                    if (folds && (p % kSquareFold == kSquareFold - 1 || p + 1 == deep))
+                        for (int64_t x = 0; x < rows * kSquare; x += kLanes<A>)
+                            for (int h = 0; h < int(sizeof(double) / sizeof(A)); ++h) {
+                                double* to = total + x + h * kLanes<double>;
+                                const Vec<double> part = load_as<double>(c + x + h * kLanes<double>);
+                                store(to, p < kSquareFold ? part : load(to) + part);
+                            }
+                }
+                if (folds) finish(g, total, kSquare, i * kRows, j * kSquare, rows, cols);
+                else finish(g, c, kSquare, i * kRows, j * kSquare, rows, cols);
+            }
+    });
+    return DF_OK;
+}
+
 /// Runs g with sums in A or better (A is float for f32 and bf16 operands, double for f64). op names the caller in errors.
 template <class A>
 inline int gemm(df_queue* queue, const char* op, const Gemm& wanted, df_error* error) {
@@ -429,32 +820,16 @@ inline int gemm(df_queue* queue, const char* op, const Gemm& wanted, df_error* e
     const bool swap = wanted.n < wanted.m && wanted.n <= gemm_blocks::kThin;  // few columns would leave most lanes idle
     const Gemm g = swap ? swapped(wanted) : wanted;
     if (g.m <= gemm_blocks::kThin && g.b.row == 1 && g.k >= 2 * kLanes<A>) return gemm_thin<A>(queue, op, g, error);
-    const int64_t batches = batch_count(g);
-    const gemm_blocks::Sizes s = gemm_blocks::choose(g, batches);
-    const int64_t blocks = s.row_blocks * s.col_blocks, tasks = batches * blocks;
-    const int64_t group = larger(int64_t{1}, gemm_blocks::kTaskWork / (2 * smaller(s.rows, g.m) * smaller(s.cols, g.n) * g.k));
-    const int64_t indices = ceil_div(tasks, group);
-    const size_t bytes = GemmPanels<A>::layout(nullptr, nullptr, g, s);
-    const auto run = [&](char* memory) {
-        parallel_for(queue, indices, [&](int64_t index, int worker) {
-            GemmPanels<A> panels;
-            GemmPanels<A>::layout(&panels, memory + size_t(worker) * bytes, g, s);
-            for (int64_t t = index * group; t < smaller(tasks, (index + 1) * group); ++t) {
-                const int64_t i = t % s.row_blocks * s.rows, j = t / s.row_blocks % s.col_blocks * s.cols;
-                gemm_block<A>(batch_element(g, t / blocks), panels, i, j, smaller(s.rows, g.m - i), smaller(s.cols, g.n - j));
-            }
-        });
-    };
-    if (indices == 1 && bytes <= gemm_blocks::kOnStack) {
-        alignas(64) char memory[gemm_blocks::kOnStack];
-        run(memory);
-        return DF_OK;
+    if (batch_count(g) == 1 && g.m >= 48 && g.n >= 16 && g.k >= 16 && g.m * g.n * g.k >= gemm_blocks::kSquareWork) {
+        if constexpr (sizeof(A) == sizeof(float) && bf16_tile::kCompiled) {
+            const Bf16Products products = bf16_products(queue);
+            const bool tiles = products == Bf16Products::kTiles;
+            if (g.a.dtype == DF_BF16 && g.b.dtype == DF_BF16 && products != Bf16Products::kWidened)
+                return gemm_square<A>(queue, op, g, PairBlocks{tiles}, tiles, error);
+        }
+        return gemm_square<A>(queue, op, g, WideBlocks<A>{}, false, error);
     }
-    const size_t all = bytes * size_t(indices == 1 ? 1 : thread_count(queue));
-    Scratch scratch(queue, all);
-    if (!scratch) return out_of_memory(error, op, all);
-    run(scratch.as<char>());
-    return DF_OK;
+    return gemm_blocked<WidenedProduct<A>>(queue, op, g, error);
 }
 
 /// out (m,n) (+)= a b.

@@ -13,7 +13,7 @@ namespace {
 
 constexpr int kChunk = 64;
 constexpr int64_t kMinSegment = 1024;          // tokens: below, the first walk costs more than the threads win
-constexpr int64_t kTasks = 32;                 // (batch, head, segment) triples wanted
+constexpr int64_t kTasks = 8;                  // (batch, head, segment) triples wanted: each further segment is walked twice
 constexpr int64_t kTaskWork = int64_t{1} << 17;  // multiply-adds worth a task of its own
 constexpr int64_t kSmallWork = int64_t{1} << 23;  // multiply-adds up to which everything is computed in double: such calls cost little
 constexpr int kStateRows = 32;                 // rows of a state updated at once
@@ -130,8 +130,8 @@ Matrix head_state(const df_view* v, int64_t b, int64_t h, bool key_first) {
 /// reach the ones before it, not even as NaN.
 template <class A>
 void add_lower(A* o, const A* s, const A* v, int64_t ld, int c, int n) {
-    for (int i = 0; i < c; i += tile::kRows) {
-        const int rows = smaller(tile::kRows, c - i);
+    for (int i = 0; i < c; i += 4) {
+        const int rows = smaller(4, c - i);
         if (i > 0) tile_gemm(o + i * ld, ld, s + i * kChunk, kChunk, v, ld, rows, n, i, true);
         for (int r = i; r < i + rows; ++r)
             for (int x = 0; x < n; x += kLanes<A>) {
@@ -171,6 +171,12 @@ public:
             const int c = int(smaller(int64_t{kChunk}, end - i));
             const bool update = needs_state || i + c < end;
             const int columns = int(round_up(c, kLanes<A>));
+            if (i + c < end) {
+                const int64_t ahead = smaller(int64_t{kChunk}, end - i - c);
+                prefetch(block(key_, i + c, 0), ahead);
+                prefetch(block(value_, i + c, 0), ahead);
+                if (outputs) prefetch(block(head_rows(sweep_.query, b_, h_, sweep_.reverse), i + c, 0), ahead);
+            }
             gather(t_.key, kChunk, transposed(block(key_, i, 0)), plan_.size, c, columns);
             gather(t_.value, n_, block(value_, i, 0), c, plan_.size, n_);
             if (outputs) ddecay += write_chunk(i, c);
@@ -180,11 +186,18 @@ public:
     }
 
 private:
+    /// Fetches the next chunk's rows: they lie too far apart for the hardware to guess.
+    void prefetch(const Matrix& x, int64_t rows) const {
+        const int64_t bytes = int64_t(element_size(x.dtype));
+        for (int64_t r = 0; r < rows; ++r)
+            for (int64_t at = 0; at < plan_.size * bytes; at += 64) __builtin_prefetch(static_cast<const char*>(x.data) + r * x.row * bytes + at);
+    }
+
     /// Rows i..i+c of out.
     double write_chunk(int64_t i, int c) {
         const int size = int(plan_.size);
         gather(t_.query, n_, block(head_rows(sweep_.query, b_, h_, sweep_.reverse), i, 0), c, size, n_);
-        constexpr int step = 4 * tile::kRows;  // row blocks, so that little is computed above the diagonal
+        constexpr int step = 16;  // row blocks, so that little is computed above the diagonal
         for (int r = 0; r < c; r += step)
             tile_gemm(t_.scores + r * kChunk, kChunk, t_.query + r * n_, n_, t_.key, kChunk, smaller(step, c - r), smaller(c, r + step),
                       size, false);
