@@ -45,6 +45,44 @@ int apply(const Call& call, const df_view* out, const df_view* x, const df_view*
     return multiply(call, p);
 }
 
+/// The arguments of problem p of a batch.
+class Problem {
+public:
+    Problem(const df_dual_args* batch, int64_t p) : args_(*batch), p_(p) {
+        const df_view** const views[] = {&args_.out,  &args_.delta_w, &args_.dw0, &args_.de, &args_.dxp, &args_.dx,
+                                         &args_.dout, &args_.w0,      &args_.e,   &args_.xp, &args_.x};
+        for (const df_view** view : views) take(*view);
+    }
+    const df_dual_args* args() const { return &args_; }
+
+private:
+    void take(const df_view*& view) {
+        if (view == nullptr) return;
+        const int64_t size = view->dtype == DF_F64 ? 8 : view->dtype == DF_BF16 ? 2 : 4;
+        df_view& one = views_[count_++];
+        one.data = static_cast<char*>(view->data) + p_ * view->stride[0] * size;
+        one.dtype = view->dtype;
+        one.rank = 2;
+        for (int d = 0; d < 2; ++d) {
+            one.shape[d] = view->shape[d + 1];
+            one.stride[d] = view->stride[d + 1];
+        }
+        view = &one;
+    }
+
+    df_dual_args args_;
+    int64_t p_;
+    int count_ = 0;
+    df_view views_[11];
+};
+
+/// Problem after problem.
+int each_problem(const Call& call, const df_dual_args* batch, int (*op)(const Call&, const df_dual_args*)) {
+    for (int64_t p = 0; p < batch->e->shape[0]; ++p)
+        if (const int status = op(call, Problem(batch, p).args())) return status;
+    return DF_OK;
+}
+
 }  // namespace
 
 int delta_accumulate(const Call& call, const df_dual_args* args) {
@@ -58,6 +96,7 @@ int delta_apply(const Call& call, const df_dual_args* args) {
 }
 
 int dual_form_forward(const Call& call, const df_dual_args* args) {
+    if (args->e->rank == 3) return each_problem(call, args, dual_form_forward);
     if (const int status = call.require_device_floats({args->out, args->delta_w, args->w0, args->e, args->xp, args->x})) return status;
     const int64_t m = args->x->shape[0], n = args->e->shape[0], i = args->x->shape[1], o = args->e->shape[1];
     if (args->form == DF_FORM_DUAL) {
@@ -79,6 +118,7 @@ int dual_form_forward(const Call& call, const df_dual_args* args) {
 }
 
 int dual_form_backward(const Call& call, const df_dual_args* args) {
+    if (args->e->rank == 3) return each_problem(call, args, dual_form_backward);
     if (const int status =
             call.require_device_floats({args->dw0, args->de, args->dxp, args->dx, args->dout, args->w0, args->e, args->xp, args->x}))
         return status;
