@@ -208,10 +208,25 @@ bool softmax_tile(A* products, int lanes, int n, A scale, const Seen<A>& seen, S
     return changed;
 }
 
+/// Memory to fetch while scores become weights, some lines at a time.
+struct Ahead {
+    const char *values, *keys;
+    int64_t bytes;  // of each that are left
+    bool both;      // there is room for the keys, too
+    void some() {
+        constexpr int kLines = 8;
+        for (int i = 0; i < kLines && bytes > 0; ++i, values += 64, keys += 64, bytes -= 64) {
+            __builtin_prefetch(values);
+            if (both) __builtin_prefetch(keys);
+        }
+    }
+};
+
 /// The same for weights rounded to bfloat16: pairs [n/2][lanes][2] = 2^(scale product - shift), with zeros up to kStep rows. scale, which is
 /// above 0, and the shift are those of powers of two. products are only read.
 template <bool Masked>
-bool softmax_tile_pairs(const float* products, bf16* pairs, int lanes, int n, float scale, const Seen<float>& seen, Softmax<float>& state) {
+bool softmax_tile_pairs(const float* products, bf16* pairs, int lanes, int n, float scale, const Seen<float>& seen, Softmax<float>& state,
+                        Ahead ahead) {
     bool changed = false;
     for (int lane = 0; lane < lanes; lane += kLanes<float>) {
         const float* const column = products + lane;
@@ -236,6 +251,7 @@ bool softmax_tile_pairs(const float* products, bf16* pairs, int lanes, int n, fl
         Vec<float> tile_sum = {};
         for (s = 0; s + 2 <= reached;) {
             for (Vec<float>& sum : sums) sum = Vec<float>{};
+            ahead.some();
             for (const int end = smaller(reached, s + 16); s + 2 <= end; s += 2) {
                 const Vec<float> even = weight(s), odd = weight(s + 1);
                 pair(s, even, odd);
@@ -353,8 +369,12 @@ void Forward<T, Pairs>::query_blocks(int64_t b, int64_t h, int64_t t0, char* mem
                 bool changed;
                 if constexpr (Pairs) {
                     const float magnitude = float(scale.magnitude * kLog2E);
-                    changed = masked ? softmax_tile_pairs<true>(scores, pairs, width, n, magnitude, seen, softmax[i])
-                                     : softmax_tile_pairs<false>(scores, pairs, width, n, magnitude, seen, softmax[i]);
+                    const bool more = s0 + kTile < last_visible;
+                    const Ahead ahead{reinterpret_cast<const char*>(packed.value(b, kv, s0 / kTile)),
+                                      reinterpret_cast<const char*>(packed.key(b, kv, s0 / kTile + (more ? 1 : 0))),
+                                      i == 0 ? packed.key_elements() * int64_t(sizeof(bf16)) : 0, packed.depth <= kTile};
+                    changed = masked ? softmax_tile_pairs<true>(scores, pairs, width, n, magnitude, seen, softmax[i], ahead)
+                                     : softmax_tile_pairs<false>(scores, pairs, width, n, magnitude, seen, softmax[i], ahead);
                 } else {
                     const A magnitude = A(scale.magnitude);
                     changed = masked ? softmax_tile<true>(scores, width, n, magnitude, seen, softmax[i])
