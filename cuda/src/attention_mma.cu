@@ -10,10 +10,12 @@
 // take a second product.
 //
 // Per 64 keys a warp of 16 rows reads 64 HS elements of K and of V from shared memory, for 4 16 64 HS multiply-adds and 1024 powers of 2.
-// Weights are rounded to the operands' arithmetic; sums are float32. Tensor cores cut a sum towards zero at every step, so nothing is
-// summed in them over more than 64 products: runs are added up outside, where the result takes its correction anyway.
-// A key that a row does not see weighs 0 in its products, so a NaN or
-// infinity in v[s] reaches the rows of its tile that do not see s (keys at and beyond lengths[b] are never read).
+// Weights are rounded to the operands' arithmetic; sums are float32. Tensor cores cut a sum towards zero at every step, which counts where
+// the result is more exact than an output in bfloat16: scores are summed in runs of 64 products, which are added up outside, and with
+// float32 in two parts the result is summed so too.
+//
+// A key that a row does not see weighs 0 in its products, so a NaN or infinity in v[s] reaches the rows of its tile that do not see s.
+// Keys at and beyond lengths[b] are never read.
 #include "attention_mma.h"
 #include "choice.h"
 #include "launch.h"
@@ -39,6 +41,7 @@ template <class F>
 __global__ void __launch_bounds__(F::kThreads, F::kBlocks) attention_forward_tensor(AttentionProblem p, bool wide, bool paired) {
     constexpr Products P = F::kProducts;
     constexpr int D = F::D, kMTiles = F::kMTiles, kN = kTile / 8;
+    constexpr int kSpan = D > 128 ? kN / 2 : kN; /* tiles of scores in one run: registers */
     using Tile = MmaTile<P, D>;
     const int width = F::kWhole ? D : p.head_size;
     const int tid = threadIdx.x, lane = tid % kWarp, warp = tid / kWarp, g = lane / 4, t = lane % 4;
@@ -82,20 +85,23 @@ __global__ void __launch_bounds__(F::kThreads, F::kBlocks) attention_forward_ten
     const float c = fmaxf(fabsf(p.scale) * kLog2E, 0x1p-126f); /* not 0: 0 times -infinity would be NaN */
 
     float out[kMTiles][D / 8][4] = {};
-    float largest[kMTiles][2], sum[kMTiles][2]; /* of rows g and g + 8; this lane's part of the sum */
+    // Of rows g and g + 8, this lane's part of the sums. Float32 weights lose bits as operands: they are divided by the sum of what is left
+    // of them, so that they sum to 1 and a large mean of v does not show; lse is of the whole weights.
+    constexpr bool kTwoSums = P != Products::kBf16;
+    float largest[kMTiles][2], sum[kMTiles][2], kept[kMTiles][2];
 #pragma unroll
     for (int m = 0; m < kMTiles; ++m)
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
             largest[m][h] = -INFINITY;
-            sum[m][h] = 0;
+            sum[m][h] = kept[m][h] = 0;
         }
 
     const auto row_sum = [&](int m, int h) {
-        const float whole = sum_lanes(sum[m][h], 4);
+        const float whole = sum_lanes(kTwoSums ? kept[m][h] : sum[m][h], 4);
         return whole == 0 ? 1.0f : whole; /* a row without weight: its result is 0, and what is added to it */
     };
-    const auto store = [&](const Heads& to, int m, float (&scale)[2], const double* carry) {
+    const auto store = [&](const Heads& to, int m, const float (&whole)[2], const double* carry) {
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
             const int row = row0 + 16 * m + g + 8 * h;
@@ -106,7 +112,7 @@ __global__ void __launch_bounds__(F::kThreads, F::kBlocks) attention_forward_ten
             for (int n = 0; n < D / 8; ++n) {
                 const int column = 8 * n + 2 * t;
                 if (column >= width) continue;
-                float x = out[m][n][2 * h] * scale[h], y = out[m][n][2 * h + 1] * scale[h];
+                float x = out[m][n][2 * h] / whole[h], y = out[m][n][2 * h + 1] / whole[h];
                 if (carry != nullptr) {
                     x = fmaf(power, static_cast<float>(carry[column]), x);
                     if (column + 1 < width) y = fmaf(power, static_cast<float>(carry[column + 1]), y);
@@ -125,29 +131,32 @@ __global__ void __launch_bounds__(F::kThreads, F::kBlocks) attention_forward_ten
         __syncthreads();
         if (mine) {
 #pragma unroll
-            for (int run0 = 0; run0 < D; run0 += kRunDepth) {
-                if (!F::kWhole && run0 >= width) continue;
-                float run[kMTiles][kN][4] = {};
+            for (int n0 = 0; n0 < kN; n0 += kSpan)
 #pragma unroll
-                for (int k0 = run0; k0 < run0 + kRunDepth; k0 += 16) {
-                    if (!F::kWhole && k0 >= width) continue;
-                    FragmentA<P> a[kMTiles];
+                for (int run0 = 0; run0 < D; run0 += kRunDepth) {
+                    if (!F::kWhole && run0 >= width) continue;
+                    float run[kMTiles][kSpan][4] = {};
 #pragma unroll
-                    for (int m = 0; m < kMTiles; ++m) a[m] = q_tile.a_rows(warp * 16 * kMTiles + 16 * m, k0);
+                    for (int k0 = run0; k0 < run0 + kRunDepth; k0 += 16) {
+                        if (!F::kWhole && k0 >= width) continue;
+                        FragmentA<P> a[kMTiles];
 #pragma unroll
-                    for (int n = 0; n < kN; n += 2) {
-                        const FragmentB<P> keys = k_tile.b_rows(8 * n, k0);
+                        for (int m = 0; m < kMTiles; ++m) a[m] = q_tile.a_rows(warp * 16 * kMTiles + 16 * m, k0);
 #pragma unroll
-                        for (int m = 0; m < kMTiles; ++m) multiply_add(run[m][n], run[m][n + 1], a[m], keys);
+                        for (int n = 0; n < kSpan; n += 2) {
+                            const FragmentB<P> keys = k_tile.b_rows(8 * (n0 + n), k0);
+#pragma unroll
+                            for (int m = 0; m < kMTiles; ++m) multiply_add(run[m][n], run[m][n + 1], a[m], keys);
+                        }
                     }
+#pragma unroll
+                    for (int m = 0; m < kMTiles; ++m)
+#pragma unroll
+                        for (int n = 0; n < kSpan; ++n)
+#pragma unroll
+                            for (int i = 0; i < 4; ++i)
+                                score[m][n0 + n][i] = run0 == 0 ? run[m][n][i] : score[m][n0 + n][i] + run[m][n][i];
                 }
-#pragma unroll
-                for (int m = 0; m < kMTiles; ++m)
-#pragma unroll
-                    for (int n = 0; n < kN; ++n)
-#pragma unroll
-                        for (int i = 0; i < 4; ++i) score[m][n][i] = run0 == 0 ? run[m][n][i] : score[m][n][i] + run[m][n][i];
-            }
         }
         __syncthreads();
         if (j + 1 < block_tiles) load_tile<kTile, F::kThreads>(k_tile, k, s0 + kTile, width);
@@ -188,15 +197,21 @@ __global__ void __launch_bounds__(F::kThreads, F::kBlocks) attention_forward_ten
                     const float shift = top == -INFINITY ? 0.0f : top;
                     correction[m][h] = exp2_approx((largest[m][h] - shift) * c);
                     largest[m][h] = top;
-                    float added = 0;
+                    float added = 0, added_kept = 0;
 #pragma unroll
                     for (int n = 0; n < kN; ++n)
 #pragma unroll
                         for (int e = 0; e < 2; ++e) {
-                            score[m][n][2 * h + e] = exp2_approx((score[m][n][2 * h + e] - shift) * c);
-                            added += score[m][n][2 * h + e];
+                            float& weight = score[m][n][2 * h + e];
+                            weight = exp2_approx((weight - shift) * c);
+                            added += weight;
+                            if constexpr (kTwoSums) {
+                                weight = as_operand<P>(weight);
+                                added_kept += weight;
+                            }
                         }
                     sum[m][h] = fmaf(sum[m][h], correction[m][h], added);
+                    if constexpr (kTwoSums) kept[m][h] = fmaf(kept[m][h], correction[m][h], added_kept);
                 }
         }
 
@@ -224,34 +239,49 @@ __global__ void __launch_bounds__(F::kThreads, F::kBlocks) attention_forward_ten
                                 }
                         }
                 }
-                FragmentA<P> weights[kMTiles][kTile / 16];
+                if constexpr (P == Products::kBf16x3) {
+                    FragmentA<P> weights[kTile / 16];
+                    static_assert(kMTiles == 1, "registers");
 #pragma unroll
-                for (int m = 0; m < kMTiles; ++m)
+                    for (int i = 0; i < kTile / 16; ++i) weights[i] = from_accumulators<P>(score[0][2 * i], score[0][2 * i + 1]);
 #pragma unroll
-                    for (int i = 0; i < kTile / 16; ++i) weights[m][i] = from_accumulators<P>(score[m][2 * i], score[m][2 * i + 1]);
+                    for (int n = 0; n < D / 8; n += 2) {
+                        if (!F::kWhole && 8 * n >= width) continue;
+                        float run[2][4] = {};
 #pragma unroll
-                for (int n = 0; n < D / 8; n += 2) {
-                    if (!F::kWhole && 8 * n >= width) continue;
-                    float run[kMTiles][2][4] = {};
+                        for (int i = 0; i < kTile / 16; ++i) multiply_add(run[0], run[1], weights[i], v_tile.b_columns(16 * i, 8 * n));
 #pragma unroll
-                    for (int i = 0; i < kTile / 16; ++i) {
-                        const FragmentB<P> values = v_tile.b_columns(16 * i, 8 * n);
-#pragma unroll
-                        for (int m = 0; m < kMTiles; ++m) multiply_add(run[m][0], run[m][1], weights[m][i], values);
+                        for (int i = 0; i < 4; ++i) {
+                            out[0][n][i] = fmaf(out[0][n][i], correction[0][i / 2], run[0][i]);
+                            out[0][n + 1][i] = fmaf(out[0][n + 1][i], correction[0][i / 2], run[1][i]);
+                        }
                     }
+                } else {
 #pragma unroll
                     for (int m = 0; m < kMTiles; ++m)
 #pragma unroll
-                        for (int i = 0; i < 4; ++i) {
-                            out[m][n][i] = fmaf(out[m][n][i], correction[m][i / 2], run[m][0][i]);
-                            out[m][n + 1][i] = fmaf(out[m][n + 1][i], correction[m][i / 2], run[m][1][i]);
+                        for (int n = 0; n < D / 8; ++n)
+#pragma unroll
+                            for (int i = 0; i < 4; ++i) out[m][n][i] *= correction[m][i / 2];
+#pragma unroll
+                    for (int k0 = 0; k0 < kTile; k0 += 16) {
+                        FragmentA<P> weights[kMTiles];
+#pragma unroll
+                        for (int m = 0; m < kMTiles; ++m) weights[m] = from_accumulators<P>(score[m][k0 / 8], score[m][k0 / 8 + 1]);
+#pragma unroll
+                        for (int n = 0; n < D / 8; n += 2) {
+                            if (!F::kWhole && 8 * n >= width) continue;
+                            const FragmentB<P> values = v_tile.b_columns(k0, 8 * n);
+#pragma unroll
+                            for (int m = 0; m < kMTiles; ++m) multiply_add(out[m][n], out[m][n + 1], weights[m], values);
                         }
+                    }
                 }
                 if (pass == 0) {
 #pragma unroll
                     for (int m = 0; m < kMTiles; ++m) {
-                        float scale[2] = {1 / row_sum(m, 0), 1 / row_sum(m, 1)};
-                        store(p.attn, m, scale, nullptr);
+                        const float whole[2] = {row_sum(m, 0), row_sum(m, 1)};
+                        store(p.attn, m, whole, nullptr);
                         correction[m][0] = correction[m][1] = 1;
                     }
                 }
@@ -266,18 +296,17 @@ __global__ void __launch_bounds__(F::kThreads, F::kBlocks) attention_forward_ten
     const double* carry = eta != 0 ? p.carries + p.chunks.carry(b, head, p.chunks.prefix + chunk) : nullptr;
 #pragma unroll
     for (int m = 0; m < kMTiles; ++m) {
-        float scale[2];
+        const float whole[2] = {row_sum(m, 0), row_sum(m, 1)};
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
             const int row = row0 + 16 * m + g + 8 * h;
-            const float whole = sum_lanes(sum[m][h], 4);
-            scale[h] = 1 / (whole == 0 ? 1.0f : whole);
+            const float weights = sum_lanes(sum[m][h], 4);
             if (row < T && t == 0)
                 p.lse[b * p.lse_batch + head * p.lse_head + row] =
-                    whole == 0 ? -INFINITY : largest[m][h] * fabsf(p.scale) + logf(whole);
+                    weights == 0 ? -INFINITY : largest[m][h] * fabsf(p.scale) + logf(weights);
         }
-        if (p.attn.data && !folds) store(p.attn, m, scale, nullptr);
-        store(p.out, m, scale, carry);
+        if (p.attn.data && !folds) store(p.attn, m, whole, nullptr);
+        store(p.out, m, whole, carry);
     }
 }
 

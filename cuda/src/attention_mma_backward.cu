@@ -22,6 +22,32 @@ __device__ inline float probability(float score, float scale, float lse) {
     return lse == -INFINITY ? 0.0f : exp2_approx(fmaf(score, scale, -lse) * kLog2E);
 }
 
+/// sum (16 x 8 N) += weights (16 x Depth) times rows 0..Depth-1 of the tile, columns from column0 below width. Float32 in two parts is
+/// summed over one tile on tensor cores, which cut sums towards zero, and added up outside.
+template <Products P, int Depth, int N, class Tile>
+__device__ inline void accumulate(float (&sum)[N][4], const float (&weights)[Depth / 8][4], const Tile& tile, int column0, int width) {
+    FragmentA<P> a[Depth / 16];
+#pragma unroll
+    for (int i = 0; i < Depth / 16; ++i) a[i] = from_accumulators<P>(weights[2 * i], weights[2 * i + 1]);
+#pragma unroll
+    for (int n = 0; n < N; n += 2) {
+        if (column0 + 8 * n >= width) continue;
+        if constexpr (P == Products::kBf16x3) {
+            float run[2][4] = {};
+#pragma unroll
+            for (int i = 0; i < Depth / 16; ++i) multiply_add(run[0], run[1], a[i], tile.b_columns(16 * i, column0 + 8 * n));
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                sum[n][i] += run[0][i];
+                sum[n + 1][i] += run[1][i];
+            }
+        } else {
+#pragma unroll
+            for (int i = 0; i < Depth / 16; ++i) multiply_add(sum[n], sum[n + 1], a[i], tile.b_columns(16 * i, column0 + 8 * n));
+        }
+    }
+}
+
 /// D: the head size's room; Whole: it is D. Keys: of a tile.
 template <Products P, int D_, bool Whole, int Keys, int Blocks>
 struct Queries {
@@ -108,15 +134,7 @@ __global__ void __launch_bounds__(F::kThreads, F::kBlocks) attention_backward_qu
                         score[n][2 * h + e] = visible ? weight : 0.0f;
                     }
             }
-#pragma unroll
-            for (int k0 = 0; k0 < F::kKeys; k0 += 16) {
-                const FragmentA<P> weights = from_accumulators<P>(score[k0 / 8], score[k0 / 8 + 1]);
-#pragma unroll
-                for (int n = 0; n < D / 8; n += 2) {
-                    if (!F::kWhole && 8 * n >= width) continue;
-                    multiply_add(sum[n], sum[n + 1], weights, k_tile.b_columns(k0, 8 * n));
-                }
-            }
+            accumulate<P, F::kKeys, D / 8>(sum, score, k_tile, 0, width);
         }
         __syncthreads();
         if (j + 1 < block_tiles) load_tile<F::kKeys, F::kThreads>(k_tile, k, s0 + F::kKeys, width);
@@ -267,17 +285,8 @@ __global__ void __launch_bounds__(F::kThreads, F::kBlocks) attention_backward_ke
                         score[n][2 * h + e] = weight;
                     }
                 }
-#pragma unroll
-            for (int k0 = 0; k0 < F::kQueries; k0 += 16) {
-                const FragmentA<P> weights = from_accumulators<P>(score[k0 / 8], score[k0 / 8 + 1]);
-                const FragmentA<P> dweights = from_accumulators<P>(dscore[k0 / 8], dscore[k0 / 8 + 1]);
-#pragma unroll
-                for (int n = 0; n < F::kColumns / 8; n += 2) {
-                    if (!F::kWhole && column0 + 8 * n >= width) continue;
-                    multiply_add(dv[n], dv[n + 1], weights, dout.b_columns(k0, column0 + 8 * n));
-                    multiply_add(dk[n], dk[n + 1], dweights, q.b_columns(k0, column0 + 8 * n));
-                }
-            }
+            accumulate<P, F::kQueries, F::kColumns / 8>(dv, score, dout, column0, width);
+            accumulate<P, F::kQueries, F::kColumns / 8>(dk, dscore, q, column0, width);
         }
         __syncthreads();
         if (F::kStages == 1) {
@@ -300,7 +309,7 @@ __global__ void __launch_bounds__(F::kThreads, F::kBlocks) attention_backward_ke
 }
 
 template <class Q, class K>
-int run(const Call& call, const AttentionProblem& p, int64_t batch) {
+int serve(const Call& call, const AttentionProblem& p, int64_t batch) {
     const bool wide = rows_aligned(p.q, 16) && rows_aligned(p.k, 16) && rows_aligned(p.v, 16) && rows_aligned(p.dout, 16);
     const auto paired = [](const Heads& x) { return rows_aligned(x, x.data.dtype == DF_BF16 ? 4 : 8); };
     if (const int status = launch(call, "attention_backward_queries_tensor", batch * p.query_heads * ceil_div(p.queries, Q::kRows),
@@ -317,18 +326,19 @@ int attention_backward_mma(const Call& call, const AttentionProblem& p, int64_t 
     constexpr Products kBf16 = Products::kBf16, kTf32 = Products::kTf32, kBf16x3 = Products::kBf16x3;
     const int HS = p.head_size;
     if (p.q.data.dtype == DF_BF16) {
-        if (HS == 64) return run<Queries<kBf16, 64, true, 64, 2>, Keys<kBf16, 64, true, 64, 64, 2, 2>>(call, p, batch);
-        if (HS < 64) return run<Queries<kBf16, 64, false, 64, 2>, Keys<kBf16, 64, false, 64, 64, 2, 2>>(call, p, batch);
-        if (HS == 128) return run<Queries<kBf16, 128, true, 64, 2>, Keys<kBf16, 128, true, 128, 32, 2, 2>>(call, p, batch);
-        if (HS < 128) return run<Queries<kBf16, 128, false, 64, 2>, Keys<kBf16, 128, false, 128, 32, 2, 2>>(call, p, batch);
-        return run<Queries<kBf16, 256, false, 32, 1>, Keys<kBf16, 256, false, 128, 32, 1, 1>>(call, p, batch);
+        if (HS == 64) return serve<Queries<kBf16, 64, true, 64, 2>, Keys<kBf16, 64, true, 64, 64, 2, 2>>(call, p, batch);
+        if (HS < 64) return serve<Queries<kBf16, 64, false, 64, 2>, Keys<kBf16, 64, false, 64, 64, 2, 2>>(call, p, batch);
+        // Unrolled without ends to look for, the keys' pass of 128 channels keeps more loads in flight than it has registers for.
+        if (HS == 128) return serve<Queries<kBf16, 128, true, 64, 2>, Keys<kBf16, 128, false, 128, 32, 2, 2>>(call, p, batch);
+        if (HS < 128) return serve<Queries<kBf16, 128, false, 64, 2>, Keys<kBf16, 128, false, 128, 32, 2, 2>>(call, p, batch);
+        return serve<Queries<kBf16, 256, false, 32, 1>, Keys<kBf16, 256, false, 128, 32, 1, 1>>(call, p, batch);
     }
     if (precision() == Precision::kTf32) {
-        if (HS <= 64) return run<Queries<kTf32, 64, false, 64, 2>, Keys<kTf32, 64, false, 64, 32, 1, 2>>(call, p, batch);
-        return run<Queries<kTf32, 128, false, 32, 1>, Keys<kTf32, 128, false, 128, 32, 1, 1>>(call, p, batch);
+        if (HS <= 64) return serve<Queries<kTf32, 64, false, 64, 2>, Keys<kTf32, 64, false, 64, 32, 1, 2>>(call, p, batch);
+        return serve<Queries<kTf32, 128, false, 32, 1>, Keys<kTf32, 128, false, 128, 32, 1, 1>>(call, p, batch);
     }
-    if (HS <= 64) return run<Queries<kBf16x3, 64, false, 64, 2>, Keys<kBf16x3, 64, false, 64, 32, 1, 2>>(call, p, batch);
-    return run<Queries<kBf16x3, 128, false, 32, 1>, Keys<kBf16x3, 128, false, 128, 32, 1, 1>>(call, p, batch);
+    if (HS <= 64) return serve<Queries<kBf16x3, 64, false, 64, 2>, Keys<kBf16x3, 64, false, 64, 32, 1, 2>>(call, p, batch);
+    return serve<Queries<kBf16x3, 128, false, 32, 1>, Keys<kBf16x3, 128, false, 128, 32, 1, 1>>(call, p, batch);
 }
 
 }  // namespace dualform::cuda

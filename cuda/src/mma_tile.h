@@ -197,6 +197,15 @@ __device__ inline FragmentA<P> from_accumulators(const float (&c0)[4], const flo
     return f;
 }
 
+/// What an operand of a product keeps of x.
+template <Products P>
+__device__ inline float as_operand(float x) {
+    if constexpr (P == Products::kTf32) return bits_to_float(to_tf32(x));
+    uint32_t hi, lo;
+    split_bf16(x, 0, hi, lo);
+    return P == Products::kBf16 ? low_bf16(hi) : low_bf16(hi) + low_bf16(lo);
+}
+
 /// A matrix in global memory whose rows lie in a tile: row r at data[r stride], rows outside [0, end) read as 0 and are never touched.
 struct MmaRows {
     const unsigned char* data;
