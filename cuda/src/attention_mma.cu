@@ -25,7 +25,6 @@ namespace dualform::cuda {
 namespace {
 
 constexpr float kLog2E = 1.44269504088896340736f;
-constexpr int kRunDepth = 64; /* products summed on tensor cores before they are added to a score */
 
 /// D: the head size's room. Whole: the head size is D, so that loops have no ends to look for. MTiles: tiles of 16 rows a warp owns.
 template <Products P, int D_, bool Whole, int MTiles_, int Warps, int Blocks>
@@ -41,7 +40,8 @@ template <class F>
 __global__ void __launch_bounds__(F::kThreads, F::kBlocks) attention_forward_tensor(AttentionProblem p, bool wide, bool paired) {
     constexpr Products P = F::kProducts;
     constexpr int D = F::D, kMTiles = F::kMTiles, kN = kTile / 8;
-    constexpr int kSpan = D > 128 ? kN / 2 : kN; /* tiles of scores in one run: registers */
+    constexpr bool kParts = P == Products::kBf16x3;
+    constexpr int kSpan = D > 128 || (kParts && D > 64) ? kN / 2 : kN; /* tiles of scores in one run: registers */
     using Tile = MmaTile<P, D>;
     const int width = F::kWhole ? D : p.head_size;
     const int tid = threadIdx.x, lane = tid % kWarp, warp = tid / kWarp, g = lane / 4, t = lane % 4;
@@ -133,11 +133,11 @@ __global__ void __launch_bounds__(F::kThreads, F::kBlocks) attention_forward_ten
 #pragma unroll
             for (int n0 = 0; n0 < kN; n0 += kSpan)
 #pragma unroll
-                for (int run0 = 0; run0 < D; run0 += kRunDepth) {
+                for (int run0 = 0; run0 < D; run0 += kMmaRun) {
                     if (!F::kWhole && run0 >= width) continue;
-                    float run[kMTiles][kSpan][4] = {};
+                    float run[kMTiles][kSpan][4] = {}, small[kMTiles][kParts ? kSpan : 2][4] = {};
 #pragma unroll
-                    for (int k0 = run0; k0 < run0 + kRunDepth; k0 += 16) {
+                    for (int k0 = run0; k0 < run0 + kMmaRun; k0 += 16) {
                         if (!F::kWhole && k0 >= width) continue;
                         FragmentA<P> a[kMTiles];
 #pragma unroll
@@ -146,7 +146,8 @@ __global__ void __launch_bounds__(F::kThreads, F::kBlocks) attention_forward_ten
                         for (int n = 0; n < kSpan; n += 2) {
                             const FragmentB<P> keys = k_tile.b_rows(8 * (n0 + n), k0);
 #pragma unroll
-                            for (int m = 0; m < kMTiles; ++m) multiply_add(run[m][n], run[m][n + 1], a[m], keys);
+                            for (int m = 0; m < kMTiles; ++m)
+                                multiply_add(run[m][n], run[m][n + 1], small[m][kParts ? n : 0], small[m][kParts ? n + 1 : 1], a[m], keys);
                         }
                     }
 #pragma unroll
@@ -154,8 +155,10 @@ __global__ void __launch_bounds__(F::kThreads, F::kBlocks) attention_forward_ten
 #pragma unroll
                         for (int n = 0; n < kSpan; ++n)
 #pragma unroll
-                            for (int i = 0; i < 4; ++i)
+                            for (int i = 0; i < 4; ++i) {
+                                if constexpr (kParts) run[m][n][i] += small[m][n][i];
                                 score[m][n0 + n][i] = run0 == 0 ? run[m][n][i] : score[m][n0 + n][i] + run[m][n][i];
+                            }
                 }
         }
         __syncthreads();
@@ -247,13 +250,14 @@ __global__ void __launch_bounds__(F::kThreads, F::kBlocks) attention_forward_ten
 #pragma unroll
                     for (int n = 0; n < D / 8; n += 2) {
                         if (!F::kWhole && 8 * n >= width) continue;
-                        float run[2][4] = {};
+                        float run[2][4] = {}, small[2][4] = {};
 #pragma unroll
-                        for (int i = 0; i < kTile / 16; ++i) multiply_add(run[0], run[1], weights[i], v_tile.b_columns(16 * i, 8 * n));
+                        for (int i = 0; i < kTile / 16; ++i)
+                            multiply_add(run[0], run[1], small[0], small[1], weights[i], v_tile.b_columns(16 * i, 8 * n));
 #pragma unroll
                         for (int i = 0; i < 4; ++i) {
-                            out[0][n][i] = fmaf(out[0][n][i], correction[0][i / 2], run[0][i]);
-                            out[0][n + 1][i] = fmaf(out[0][n + 1][i], correction[0][i / 2], run[1][i]);
+                            out[0][n][i] = fmaf(out[0][n][i], correction[0][i / 2], run[0][i] + small[0][i]);
+                            out[0][n + 1][i] = fmaf(out[0][n + 1][i], correction[0][i / 2], run[1][i] + small[1][i]);
                         }
                     }
                 } else {

@@ -16,6 +16,9 @@ static_assert(first_key_tile(64, 64, true) == 0 && first_key_tile(1, 64, true) =
                   first_key_tile(64, 65, true) == -63 && first_key_tile(7, 3, true) == -4 && first_key_tile(7, 3, false) == 0,
               "a tile begins at the first query's position");
 
+/// Products summed on tensor cores, which cut sums towards zero, before they are added to a score.
+constexpr int kMmaRun = 64;
+
 /// Largest T and S: positions are int on the device.
 constexpr int64_t kMmaLongest = 1 << 30;
 

@@ -22,6 +22,35 @@ __device__ inline float probability(float score, float scale, float lse) {
     return lse == -INFINITY ? 0.0f : exp2_approx(fmaf(score, scale, -lse) * kLog2E);
 }
 
+/// c (16 x 8 N) = rows a0.. of a times rows 0..8 N - 1 of b: scores, or dP. Float32 in two parts is summed as in the forward pass, since a
+/// weight is exp(score - lse) with lse from there, and dP - delta cancels most of dP where v has a large mean.
+template <Products P, int D, bool Whole, int N, class Tile>
+__device__ inline void rows_times_rows(float (&c)[N][4], const Tile& a, int a0, const Tile& b, int width) {
+    constexpr int kRun = P == Products::kBf16x3 ? kMmaRun : D;
+#pragma unroll
+    for (int run0 = 0; run0 < D; run0 += kRun) {
+        if (!Whole && run0 >= width) continue;
+        float run[N][4] = {}, small[P == Products::kBf16x3 ? N : 2][4] = {};
+#pragma unroll
+        for (int k0 = run0; k0 < run0 + kRun; k0 += 16) {
+            if (!Whole && k0 >= width) continue;
+            const FragmentA<P> rows = a.a_rows(a0, k0);
+#pragma unroll
+            for (int n = 0; n < N; n += 2) {
+                constexpr bool kParts = P == Products::kBf16x3;
+                multiply_add(run[n], run[n + 1], small[kParts ? n : 0], small[kParts ? n + 1 : 1], rows, b.b_rows(8 * n, k0));
+            }
+        }
+#pragma unroll
+        for (int n = 0; n < N; ++n)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                if constexpr (P == Products::kBf16x3) run[n][i] += small[n][i];
+                c[n][i] = run0 == 0 ? run[n][i] : c[n][i] + run[n][i];
+            }
+    }
+}
+
 /// sum (16 x 8 N) += weights (16 x Depth) times rows 0..Depth-1 of the tile, columns from column0 below width. Float32 in two parts is
 /// summed over one tile on tensor cores, which cut sums towards zero, and added up outside.
 template <Products P, int Depth, int N, class Tile>
@@ -33,13 +62,14 @@ __device__ inline void accumulate(float (&sum)[N][4], const float (&weights)[Dep
     for (int n = 0; n < N; n += 2) {
         if (column0 + 8 * n >= width) continue;
         if constexpr (P == Products::kBf16x3) {
-            float run[2][4] = {};
+            float run[2][4] = {}, small[2][4] = {};
 #pragma unroll
-            for (int i = 0; i < Depth / 16; ++i) multiply_add(run[0], run[1], a[i], tile.b_columns(16 * i, column0 + 8 * n));
+            for (int i = 0; i < Depth / 16; ++i)
+                multiply_add(run[0], run[1], small[0], small[1], a[i], tile.b_columns(16 * i, column0 + 8 * n));
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
-                sum[n][i] += run[0][i];
-                sum[n + 1][i] += run[1][i];
+                sum[n][i] += run[0][i] + small[0][i];
+                sum[n + 1][i] += run[1][i] + small[1][i];
             }
         } else {
 #pragma unroll
@@ -103,20 +133,12 @@ __global__ void __launch_bounds__(F::kThreads, F::kBlocks) attention_backward_qu
     for (int j = 0; j < block_tiles; ++j) {
         const int s0 = first_key + j * F::kKeys;
         const bool mine = j < warp_tiles;
-        float score[kN][4] = {}, dscore[kN][4] = {};
+        float score[kN][4], dscore[kN][4];
         cp_async_wait<0>();
         __syncthreads();
         if (mine) {
-#pragma unroll
-            for (int k0 = 0; k0 < D; k0 += 16) {
-                if (!F::kWhole && k0 >= width) continue;
-                const FragmentA<P> a = q_tile.a_rows(warp * 16, k0);
-#pragma unroll
-                for (int n = 0; n < kN; n += 2) multiply_add(score[n], score[n + 1], a, k_tile.b_rows(8 * n, k0));
-                const FragmentA<P> da = dout_tile.a_rows(warp * 16, k0);
-#pragma unroll
-                for (int n = 0; n < kN; n += 2) multiply_add(dscore[n], dscore[n + 1], da, v_tile.b_rows(8 * n, k0));
-            }
+            rows_times_rows<P, D, F::kWhole>(score, q_tile, warp * 16, k_tile, width);
+            rows_times_rows<P, D, F::kWhole>(dscore, dout_tile, warp * 16, v_tile, width);
         }
         __syncthreads();
         if (j + 1 < block_tiles) load_tile<F::kKeys, F::kThreads>(v_tile, v, s0 + F::kKeys, width);
@@ -256,17 +278,9 @@ __global__ void __launch_bounds__(F::kThreads, F::kBlocks) attention_backward_ke
         dout.base += 2 * stage * F::kTileBytes;
         const float* const lse = statistics + 2 * stage * F::kQueries;
         if (warp * 16 < keys) {
-            float score[kN][4] = {}, dscore[kN][4] = {};
-#pragma unroll
-            for (int k0 = 0; k0 < D; k0 += 16) {
-                if (!F::kWhole && k0 >= width) continue;
-                const FragmentA<P> a = k_tile.a_rows(warp * 16, k0);
-#pragma unroll
-                for (int n = 0; n < kN; n += 2) multiply_add(score[n], score[n + 1], a, q.b_rows(8 * n, k0));
-                const FragmentA<P> da = v_tile.a_rows(warp * 16, k0);
-#pragma unroll
-                for (int n = 0; n < kN; n += 2) multiply_add(dscore[n], dscore[n + 1], da, dout.b_rows(8 * n, k0));
-            }
+            float score[kN][4], dscore[kN][4];
+            rows_times_rows<P, D, F::kWhole>(score, k_tile, warp * 16, q, width);
+            rows_times_rows<P, D, F::kWhole>(dscore, v_tile, warp * 16, dout, width);
             const bool diagonal = eta != 0 && t0 < own + kTile;
 #pragma unroll
             for (int n = 0; n < kN; ++n)

@@ -77,6 +77,23 @@ __device__ inline void multiply_add(float (&c0)[4], float (&c1)[4], const Fragme
     mma_m16n8k16_bf16(c1, a.hi, b.hi[2], b.hi[3]);
 }
 
+/// The same with the products that have a lo in them summed apart, in small0 and small1, to be added at the end: among the large ones each
+/// of them would cost the sum another cut. In one part small0 and small1 stay as they are.
+template <Products P>
+__device__ inline void multiply_add(float (&c0)[4], float (&c1)[4], float (&small0)[4], float (&small1)[4], const FragmentA<P>& a,
+                                    const FragmentB<P>& b) {
+    if constexpr (P == Products::kBf16x3) {
+        mma_m16n8k16_bf16(small0, a.lo, b.hi[0], b.hi[1]);
+        mma_m16n8k16_bf16(small1, a.lo, b.hi[2], b.hi[3]);
+        mma_m16n8k16_bf16(small0, a.hi, b.lo[0], b.lo[1]);
+        mma_m16n8k16_bf16(small1, a.hi, b.lo[2], b.lo[3]);
+        mma_m16n8k16_bf16(c0, a.hi, b.hi[0], b.hi[1]);
+        mma_m16n8k16_bf16(c1, a.hi, b.hi[2], b.hi[3]);
+    } else {
+        multiply_add(c0, c1, a, b);
+    }
+}
+
 /// Rows of elements of P in shared memory.
 template <Products P, int D>
 struct MmaTile {
