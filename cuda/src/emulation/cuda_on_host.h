@@ -58,6 +58,10 @@ int run(int64_t blocks, int threads, size_t shared, Body&& body, size_t max_shar
             const_cast<void*>(static_cast<const void*>(&body)), max_shared);
 }
 
+/// Which kernels were launched, and how often: a JSON object, for tests of what serves a case.
+void count_launch(const char* kernel);
+void describe_launches(char* json, size_t n);
+
 void block_barrier();
 void warp_barrier();
 /// The dynamic shared memory of the running block. It starts at a multiple of 128, on purpose not of 1024.
@@ -120,6 +124,11 @@ T shuffle_xor(T value, int mask) {
 #define blockDim (dualform::cuda::emulation::block.block_size)
 #define gridDim (dualform::cuda::emulation::block.grid_size)
 
+struct uint4 {
+    unsigned x, y, z, w;
+};
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+
 inline void __syncthreads() { dualform::cuda::emulation::block_barrier(); }
 inline void __syncwarp() { dualform::cuda::emulation::warp_barrier(); }
 template <class T>
@@ -144,6 +153,7 @@ struct cudaDeviceProp {
     char name[256];
     size_t totalGlobalMem;
     int major, minor;
+    int multiProcessorCount;
 };
 
 cudaError_t cudaMalloc(void** memory, size_t bytes);
