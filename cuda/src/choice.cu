@@ -35,7 +35,7 @@ struct Served {
     Kernels most;
 };
 constexpr Served kServed[] = {
-    {"attention_forward", Kernels::kMma},
+    {"attention_forward", Kernels::kHopper},
     {"attention_backward", Kernels::kMma},
 };
 
