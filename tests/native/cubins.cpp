@@ -231,12 +231,12 @@ int walk(const Kernels& kernels) {
             return found->second;
         };
         const Kernel plain = kernel("probe_plain<7, (Kind)1>"), local = kernel("probe_local"), mma = kernel("probe_mma"),
-                     hopper = kernel("probe_hopper");
+                     wgmma = kernel("probe_wgmma");
         require(plain.local == 0 && plain.frame == 0 && plain.hmma == 0 && plain.hgmma == 0, architecture + ": the plain kernel is plain");
         require(plain.shared == 400, architecture + ": the plain kernel has 400 bytes of shared memory");
         require(local.local > 0 && local.frame >= 256, architecture + ": the local kernel uses local memory");
         require(mma.hmma == 2 && mma.hgmma == 0, architecture + ": the mma kernel has two mma");
-        require(hopper.hgmma == (architecture == "sm_90a" ? 2 : 0), architecture + ": the Hopper kernel has two wgmma");
+        require(wgmma.hgmma == (architecture == "sm_90a" ? 2 : 0), architecture + ": the wgmma kernel has two wgmma");
         require(kernel("probe_registers").registers > 128, architecture + ": more than 128 registers are counted");
     }
     return finish(kernels.size(), "kernels of the probe");
@@ -256,9 +256,9 @@ int census(const Kernels& kernels) {
         else
             require(k.frame > 0, which + ": uses no local memory any more; take it out of kLocalMemory");
         // A kernel without products does not take the scheme's name.
-        const bool mma = name.find("_mma") != std::string::npos, hopper = name.find("_hopper") != std::string::npos;
+        const bool mma = name.find("_mma") != std::string::npos, wgmma = name.find("_wgmma") != std::string::npos;
         if (mma) require(k.hmma > 0, which + ": no HMMA");
-        if (hopper && architecture == "sm_90a") require(k.hgmma > 0, which + ": no HGMMA");
+        if (wgmma && architecture == "sm_90a") require(k.hgmma > 0, which + ": no HGMMA");
         tensor += k.hmma > 0 || k.hgmma > 0;
     }
     std::printf("%d kernels with tensor-core products\n", tensor);

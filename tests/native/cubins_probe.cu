@@ -39,7 +39,7 @@ __global__ void probe_mma(float* out, const uint32_t* in) {
     for (int i = 0; i < 4; ++i) out[threadIdx.x * 4 + i] = d[i];
 }
 
-__global__ void probe_hopper(float* out, uint64_t a, uint64_t b) {
+__global__ void probe_wgmma(float* out, uint64_t a, uint64_t b) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     float d[4] = {};
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
