@@ -80,6 +80,13 @@ T shuffle_xor(T value, int mask) {
 #define blockDim (dualform::cuda::emulation::block.block_size)
 #define gridDim (dualform::cuda::emulation::block.grid_size)
 
+struct float2 {
+    float x, y;
+};
+struct float4 {
+    float x, y, z, w;
+};
+
 inline void __syncthreads() { dualform::cuda::emulation::block_barrier(); }
 inline void __syncwarp() { dualform::cuda::emulation::warp_barrier(); }
 template <class T>
