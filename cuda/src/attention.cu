@@ -5,6 +5,7 @@
 // result has one owner, which sums in a fixed order (dk and dv loop over the group of query heads inside the block).
 //
 // A mask is always a range of keys per query (or of queries per key). What lies outside is passed over, never multiplied by 0.
+#include "attention_hopper.h"
 #include "attention_hopper_backward.h"
 #include "kernels.h"
 #include "launch.h"
@@ -381,6 +382,7 @@ int by_columns(const Call& call, int head_size, Launch&& run) {
 int attention_forward(const Call& call, const df_attention_args* args) {
     if (const int status = call.require_device_floats({args->out, args->attn, args->q, args->k, args->v, args->lse, args->eta}))
         return status;
+    if (attention_forward_hopper_serves(call, args)) return attention_forward_hopper(call, args);
     Problem p = problem(args);
     Scratch scratch(call, args->eta != nullptr ? p.chunks.carry_bytes() : 1);
     if (!scratch) return scratch.failure();

@@ -242,6 +242,9 @@ int describe(char* json, size_t n, df_error* error) {
     text.add("%s", choices);
 #ifdef DF_CUDA_EMULATION
     text.add(",\"emulation\":\"kernels run on the host, thread by thread: proves index logic only\"");
+    char launches[2048];
+    emulation::describe_launches(launches, sizeof launches);
+    text.add(",\"launches\":%s", launches);
 #endif
     text.add("}");
     return DF_OK;
@@ -284,6 +287,7 @@ int open(int index, int, const df_host* host, df_queue** out, df_error* error) {
     if (queue == nullptr) return fail(error, DF_OUT_OF_MEMORY, "no memory for a %s device", kName);
     queue->device = index;
     queue->compute_capability = 10 * properties.major + properties.minor;
+    queue->multiprocessors = properties.multiProcessorCount;
     queue->host = *host;
     const CurrentDevice current(index);
     if (const cudaError_t code = cudaStreamCreateWithFlags(&queue->own_stream, cudaStreamNonBlocking); code != cudaSuccess) {

@@ -19,6 +19,7 @@ int launch(const Call& call, const char* name, int64_t blocks, int threads, size
                     static_cast<long long>(blocks),
                     static_cast<long long>(kMaxBlocks));
 #ifdef DF_CUDA_EMULATION
+    emulation::count_launch(name);
     return call.check(emulation::run(blocks, threads, shared, [&] { kernel(arguments...); }), name);
 #else
     // Above 48 KiB a kernel has to ask once; asking again costs nothing worth remembering.

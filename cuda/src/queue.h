@@ -20,6 +20,7 @@ struct Cublaslt;
 struct df_queue {
     int device = 0;
     int compute_capability = 0; /* 10 major + minor */
+    int multiprocessors = 1;
     df_host host = {};
     cudaStream_t own_stream = nullptr;
     std::atomic<cudaStream_t> stream{nullptr};

@@ -108,6 +108,7 @@ void check_errors(const Options&, Report&);
 void check_out_of_memory(const Options&, Report&);
 void check_steady_state(const Options&, Report&);
 void check_threads(const Options&, Report&);
+void check_hopper(const Options&, Report&);
 void check_pool(const Options&, Report&);
 
 }  // namespace dualform::test

@@ -31,6 +31,7 @@ const Check kChecks[] = {
     {"out-of-memory", check_out_of_memory, "every allocation failing in turn"},
     {"steady-state", check_steady_state, "nothing is allocated from the system after the first call"},
     {"threads", check_threads, "several threads on one device"},
+    {"hopper", check_hopper, "cases that the kernels of sm_90a serve, and that it is they who do (--option cuda.kernels=hopper)"},
     {"pool", check_pool, "the thread pool: every piece once, nested, from several callers, oversubscribed, quiet when idle, after fork"},
 };
 
