@@ -2,7 +2,7 @@
 //
 // A block keeps a tile of 128 keys: its K and V in shared memory, dk and dv in the registers of two warpgroups of 64 keys each. It walks the
 // query tiles that see these keys, for every query head of the group in turn, so dk and dv have one owner and one order. A third
-// warpgroup has one thread that loads and one that takes dq away:
+// warpgroup has two threads that load and a warp that takes dq away:
 //   S^T = K Q^T and dP^T = V dout^T      64 keys x queries, in registers
 //   dv += P^T dout,  dk += dS^T Q        P^T and dS^T as A operands from the registers where they were made
 //   dq  = dS K                           dS through shared memory once; the block's part is added to a float sum in global memory
@@ -44,7 +44,7 @@ struct Tile {
     static constexpr uint32_t kK = 0, kV = kK + kKeyBytes, kQ = kV + kKeyBytes, kDout = kQ + kStages * kQueryBytes,
                               kScores = kDout + kStages * kQueryBytes, kSum = kScores + kQueryPanels * kKeyPanel,
                               kLse = kSum + kSumBytes, kDelta = kLse + kStages * kRowNumberBytes,
-                              kBarriers = kDelta + kStages * kRowNumberBytes, kEnd = kBarriers + (1 + 4 * kStages) * 8;
+                              kBarriers = kDelta + kStages * kRowNumberBytes, kWork = kBarriers + (1 + 4 * kStages) * 8, kEnd = kWork + 64;
     static constexpr size_t kShared = kEnd + kAtomBytes;
     static_assert(kShared <= kSharedBytes && kSumBytes == 8 * kMultiplying * 16, "a block's shared memory");
 };
@@ -65,13 +65,15 @@ struct Problem {
 
 #if DF_HOPPER_CODE
 
-/* With 384 threads a thread starts with 168 registers: 128 x 32 + 256 x 240 are the 65536 of a multiprocessor. */
-constexpr int kFewRegisters = 32, kManyRegisters = 240;
+/* A block of 384 threads starts with 168 registers a thread; setmaxnreg can only hand these on, and waits for ever for more. */
+constexpr int kFewRegisters = 24, kManyRegisters = 240;
+static_assert(kFewRegisters + 2 * kManyRegisters <= 3 * 168, "registers of a block");
 
-/// What a block does: its keys, and the query tiles [first_tile, query_tiles) of each head of its group.
+/// What a block does: its keys, and the query tiles [first_tile, query_tiles) of each head of its group. It lies in shared memory, since
+/// those who load have no registers for it.
 struct Work {
     int b, key_head, tile, s0, length, offset, group, first_tile, count;
-    __device__ Work(const Problem& p, int queries_of_tile) {
+    __device__ void find(const Problem& p, int queries_of_tile) {
         const int place = static_cast<int>(blockIdx.x % p.key_tiles);
         // In turns the last tile comes first. Otherwise the first does, which under a causal mask has most to do.
         tile = p.turns != nullptr ? p.key_tiles - 1 - place : place;
@@ -84,6 +86,7 @@ struct Work {
         first_tile = s0 >= length ? p.query_tiles : p.causal ? larger(s0 - offset, 0) / queries_of_tile : 0;
         count = group * (p.query_tiles - first_tile);
     }
+    __device__ int first_head() const { return key_head * group; }
     /// Key tiles after this one that add to the dq of query tile m.
     __device__ int turn(const Problem& p, int m, int queries_of_tile) const {
         int last = (length - 1) / kKeyRows;
@@ -118,7 +121,7 @@ __device__ __forceinline__ void multiply(const Problem& p, char* shared, uint64_
                                          uint64_t* dout_full, uint64_t* q_empty, uint64_t* dout_empty) {
     using T = Tile<HS>;
     constexpr int kQueries = T::kQueries;
-    const Work work(p, kQueries);
+    const Work& work = *reinterpret_cast<const Work*>(shared + T::kWork);
     const int consumer = static_cast<int>(threadIdx.x) / kWarpgroup - 1, thread = static_cast<int>(threadIdx.x) - kWarpgroup;
     const int lane = thread % kWarp;
     const int row = consumer * 64 + first_row(thread), column = first_column(thread); /* of the tile: this row and row + 8 */
@@ -141,7 +144,7 @@ __device__ __forceinline__ void multiply(const Problem& p, char* shared, uint64_
         }
     }
     int i = 0;
-    for (int head = work.key_head * work.group; work.count > 0 && head < (work.key_head + 1) * work.group; ++head) {
+    for (int head = work.first_head(); work.count > 0 && head < work.first_head() + work.group; ++head) {
         float log2_eta = -INFINITY;
         if constexpr (Momentum) log2_eta = log2f(p.eta.load(head));
         for (int m = work.first_tile; m < p.query_tiles; ++m, ++i) {
@@ -312,7 +315,9 @@ __global__ void __launch_bounds__(kBlockThreads, 1) attention_backward_wgmma(con
     uint64_t* const kv_full = reinterpret_cast<uint64_t*>(shared + T::kBarriers);
     uint64_t *const q_full = kv_full + 1, *const dout_full = q_full + kStages, *const q_empty = dout_full + kStages,
                     *const dout_empty = q_empty + kStages;
+    Work& work = *reinterpret_cast<Work*>(shared + T::kWork);
     if (threadIdx.x == 0) {
+        work.find(p, kQueries);
         barrier_init(kv_full, 1);
         for (int s = 0; s < kStages; ++s) {
             barrier_init(&q_full[s], 1);
@@ -329,38 +334,42 @@ __global__ void __launch_bounds__(kBlockThreads, 1) attention_backward_wgmma(con
         return;
     }
     registers_decrease<kFewRegisters>();
-    const Work work(p, kQueries);
-    const int first_head = work.key_head * work.group;
-    if (threadIdx.x == 0 && work.count > 0) { /* loads */
-        barrier_arrive_expect(kv_full, 2 * T::kKeyBytes);
-        for (int panel = 0; panel < T::kPanels; ++panel) {
-            const uint32_t at = panel * T::kKeyPanel;
-            load_rows(shared + T::kK + at, &p.k, kv_full, panel * kPanelColumns, work.s0, work.key_head, work.b);
-            load_rows(shared + T::kV + at, &p.v, kv_full, panel * kPanelColumns, work.s0, work.key_head, work.b);
+    const int warp = static_cast<int>(threadIdx.x) / kWarp;
+    const bool one = threadIdx.x % kWarp == 0;
+    if ((warp == 0 || warp == 2) && one) { /* one loads K, V and the tiles of q, the other those of dout */
+        if (work.count == 0) return;
+        if (warp == 0) {
+            barrier_arrive_expect(kv_full, 2 * T::kKeyBytes);
+            for (int panel = 0; panel < T::kPanels; ++panel) {
+                const uint32_t at = panel * T::kKeyPanel;
+                load_rows(shared + T::kK + at, &p.k, kv_full, panel * kPanelColumns, work.s0, work.key_head, work.b);
+                load_rows(shared + T::kV + at, &p.v, kv_full, panel * kPanelColumns, work.s0, work.key_head, work.b);
+            }
         }
+        const CUtensorMap* const map = warp == 0 ? &p.q : &p.dout;
+        char *const tiles = shared + (warp == 0 ? T::kQ : T::kDout), *const rows = shared + (warp == 0 ? T::kLse : T::kDelta);
+        uint64_t *const full = warp == 0 ? q_full : dout_full, *const empty = warp == 0 ? q_empty : dout_empty;
+        const int first_head = work.first_head();
+        const int64_t first_row_number = ((work.b * static_cast<int64_t>(p.query_heads) + first_head) * p.query_tiles + work.first_tile) * kQueries;
+        const float* numbers = (warp == 0 ? p.lse2 : p.delta) + first_row_number;
         int i = 0;
-        for (int head = first_head; head < first_head + work.group; ++head)
+        for (int head = first_head; head < first_head + work.group; ++head) {
             for (int m = work.first_tile; m < p.query_tiles; ++m, ++i) {
                 const int stage = i % kStages;
-                const uint32_t emptied = (i / kStages & 1) ^ 1;
-                const int64_t numbers = ((work.b * static_cast<int64_t>(p.query_heads) + head) * p.query_tiles + m) * kQueries;
-                if (i >= kStages) barrier_wait(&q_empty[stage], emptied);
-                barrier_arrive_expect(&q_full[stage], T::kQueryBytes + T::kRowNumberBytes);
+                if (i >= kStages) barrier_wait(&empty[stage], (i / kStages & 1) ^ 1);
+                barrier_arrive_expect(&full[stage], T::kQueryBytes + T::kRowNumberBytes);
+#pragma unroll 1
                 for (int panel = 0; panel < T::kPanels; ++panel)
-                    load_rows(shared + T::kQ + stage * T::kQueryBytes + panel * T::kQueryPanel, &p.q, &q_full[stage],
-                              panel * kPanelColumns, m * kQueries, head, work.b);
-                bulk_load(shared + T::kLse + stage * T::kRowNumberBytes, p.lse2 + numbers, T::kRowNumberBytes, &q_full[stage]);
-                if (i >= kStages) barrier_wait(&dout_empty[stage], emptied);
-                barrier_arrive_expect(&dout_full[stage], T::kQueryBytes + T::kRowNumberBytes);
-                for (int panel = 0; panel < T::kPanels; ++panel)
-                    load_rows(shared + T::kDout + stage * T::kQueryBytes + panel * T::kQueryPanel, &p.dout, &dout_full[stage],
-                              panel * kPanelColumns, m * kQueries, head, work.b);
-                bulk_load(shared + T::kDelta + stage * T::kRowNumberBytes, p.delta + numbers, T::kRowNumberBytes, &dout_full[stage]);
+                    load_rows(tiles + stage * T::kQueryBytes + panel * T::kQueryPanel, map, &full[stage], panel * kPanelColumns, m * kQueries,
+                              head, work.b);
+                bulk_load(rows + stage * T::kRowNumberBytes, numbers, T::kRowNumberBytes, &full[stage]);
+                numbers += kQueries;
             }
-    } else if (threadIdx.x / kWarp == 1) { /* takes dq away */
-        const bool one = threadIdx.x % kWarp == 0;
+            numbers += work.first_tile * kQueries;
+        }
+    } else if (warp == 1) { /* takes dq away */
         int left = work.count;
-        for (int head = first_head; left > 0 && head < first_head + work.group; ++head)
+        for (int head = work.first_head(); left > 0; ++head)
             for (int m = work.first_tile; m < p.query_tiles; ++m) {
                 named_sync<2, kMultiplying + kWarp>();
                 if (one) {
