@@ -13,7 +13,7 @@ if(DF_SANITIZE)
   set(kind -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O1 -DDF_CUDA=OFF)
 endif()
 run(${CMAKE_COMMAND} -C ${DF_BUILD}/build-id.cmake -S ${DF_ROOT}/cmake -B ${DF_BUILD} ${kind}
-    -DDF_TESTS=ON -DDF_BENCH=OFF "-DDF_SANITIZE=${DF_SANITIZE}")
+    -DDF_TESTS=ON -DDF_BENCH=ON "-DDF_SANITIZE=${DF_SANITIZE}")
 run(${CMAKE_COMMAND} --build ${DF_BUILD} --parallel ${DF_JOBS})
 
 set(selection "")

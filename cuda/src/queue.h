@@ -23,6 +23,8 @@ struct df_queue {
     cudaStream_t own_stream = nullptr;
     std::atomic<cudaStream_t> stream{nullptr};
     std::atomic<int> lost{0}; /* the sticky CUDA error that took the context, 0 while it lives */
+    cudaEvent_t timer[2] = {}; /* start and stop, made by the first start_timer */
+    std::atomic<bool> timing{false};
     dualform::cuda::Cublaslt* cublaslt = nullptr;
     char matmul_provider[256] = "";
     char description[384] = "";
