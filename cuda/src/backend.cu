@@ -391,9 +391,10 @@ int serve(df_queue* queue, const char* op, int (*run)(const Call&, const Args*),
 
 const df_backend kBackend = {
     sizeof(df_backend), DF_BACKEND_ABI, kName, DF_BUILD_ID, device_count, describe, set_option, open, close, describe_queue,
+    start_timer, stop_timer,
     [](df_queue*) -> int { return 1; },
     [](df_queue*, int, double*, df_error* error) -> int { return fail(error, DF_UNSUPPORTED, "peak: the cuda backend does not measure it"); },
-    start_timer, stop_timer, synchronize, set_stream, allocate, deallocate, write, read,
+    synchronize, set_stream, allocate, deallocate, write, read,
     {DF_CUDA_KERNELS(DF_SERVE)}};
 
 }  // namespace

@@ -20,11 +20,11 @@ struct Cublaslt;
 struct df_queue {
     int device = 0;
     df_host host = {};
+    cudaEvent_t timer[2] = {}; /* start and stop, made by the first start_timer */
+    std::atomic<bool> timing{false};
     cudaStream_t own_stream = nullptr;
     std::atomic<cudaStream_t> stream{nullptr};
     std::atomic<int> lost{0}; /* the sticky CUDA error that took the context, 0 while it lives */
-    cudaEvent_t timer[2] = {}; /* start and stop, made by the first start_timer */
-    std::atomic<bool> timing{false};
     dualform::cuda::Cublaslt* cublaslt = nullptr;
     char matmul_provider[256] = "";
     char description[384] = "";

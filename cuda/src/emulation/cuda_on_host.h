@@ -141,6 +141,25 @@ inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
     return cudaSuccess;
 }
 inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaGetDeviceCount(int* count) {
+    *count = 1;
+    return cudaSuccess;
+}
+inline cudaError_t cudaGetDevice(int* device) {
+    *device = 0;
+    return cudaSuccess;
+}
+inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline cudaError_t cudaDriverGetVersion(int* version) {
+    *version = 0;
+    return cudaSuccess;
+}
+inline cudaError_t cudaRuntimeGetVersion(int* version) {
+    *version = 0;
+    return cudaSuccess;
+}
 /// An event holds the time at which it was recorded: kernels are done when a launch returns.
 using cudaEvent_t = double*;
 inline cudaError_t cudaEventCreate(cudaEvent_t* event) {
@@ -160,25 +179,6 @@ inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
 inline cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
 inline cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t stop) {
     *milliseconds = static_cast<float>(*stop - *start);
-    return cudaSuccess;
-}
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
-inline cudaError_t cudaGetDeviceCount(int* count) {
-    *count = 1;
-    return cudaSuccess;
-}
-inline cudaError_t cudaGetDevice(int* device) {
-    *device = 0;
-    return cudaSuccess;
-}
-inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
-inline cudaError_t cudaGetLastError() { return cudaSuccess; }
-inline cudaError_t cudaDriverGetVersion(int* version) {
-    *version = 0;
-    return cudaSuccess;
-}
-inline cudaError_t cudaRuntimeGetVersion(int* version) {
-    *version = 0;
     return cudaSuccess;
 }
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total);
