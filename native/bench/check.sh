@@ -43,9 +43,9 @@ works() {
     # A backward pass alone has its forward pass first, which is not timed; ceilings are measured, and their shares are numbers.
     for name in attention layernorm; do
         case $name in attention) shapes='1,9,2,8' ;; *) shapes='9,33' ;; esac
-        out=$("$bench" $name --shape $shapes --pass backward --backend "$backend" ${plugin:+--plugin "$plugin"} --threads 1 --seconds 0.001 --json 2>&1) ||
+        out=$("$bench" $name --shape $shapes --pass backward --repeat 3 --backend "$backend" ${plugin:+--plugin "$plugin"} --threads 1 --seconds 0.001 --json 2>&1) ||
             fail "$name backward: $out"
-        case $out in *'"correct": true'*'"checked": ["whole"]'*) passed=$((passed + 1)) ;; *) fail "$name backward: $out" ;; esac
+        case $out in *'"correct": true'*'"checked": ["whole"], "equal_runs": 3'*) passed=$((passed + 1)) ;; *) fail "$name backward: $out" ;; esac
         echo "$out" | grep -q '"copy_gbytes_per_s": [0-9].*"fraction_of_copy": [0-9]' || fail "$name backward: no share of the copy: $out"
     done
     echo "$out" | grep -q '"peak_gflops": [0-9]' || fail "no peak: $out"
@@ -105,6 +105,7 @@ words() {
     refused 2 'option: speed, the cpu backend has level only' matmul --shape 1,1,1 --option speed=high
     refused 2 '--frobnicate: no such option' matmul --shape 1,1,1 --frobnicate 1
     refused 2 '--seconds: a value is missing' matmul --shape 1,1,1 --seconds
+    refused 2 '--repeat: adamw changes what it reads' adamw --shape 100 --repeat 2
     refused 2 'one work at a time' matmul gelu --shape 1,1,1
     refused 3 'abacus is not loaded' matmul --shape 1,1,1 --backend abacus
     refused 3 'cuda' matmul --shape 1,1,1 --backend cuda --plugin /nowhere/libdualform_cuda.so

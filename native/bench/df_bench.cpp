@@ -27,6 +27,7 @@ constexpr char kUsage[] =
     "  --option KEY=VALUE               an option of the backend, such as kernels=mma; may be repeated\n"
     "  --eta X --decay X --causal true|false\n"
     "  --rotate MIB                     several sets of tensors take turns, of together so much (cuda: 160; else 0)\n"
+    "  --repeat N                       run the pass so often first; every result must have the same bits each time (0)\n"
     "  --ceilings true|false            measure copy and peak too (true); without, their keys are null\n"
     "  --json                           one JSON object in one line for each shape\n";
 
@@ -52,6 +53,7 @@ struct Options {
     std::vector<std::pair<std::string, std::string>> options;
     Settings settings;
     std::optional<double> rotate;
+    int repeat = 0;
     bool ceilings = true, json = false, list = false, help = false;
 };
 
@@ -96,7 +98,7 @@ Options parse(int argc, char** argv) {
             continue;
         }
         static const char* const known[] = {"--shape", "--dtype", "--pass", "--backend", "--plugin", "--device", "--threads", "--seconds",
-                                            "--option", "--eta", "--decay", "--causal", "--rotate", "--ceilings"};
+                                            "--option", "--eta", "--decay", "--causal", "--rotate", "--ceilings", "--repeat"};
         if (std::none_of(std::begin(known), std::end(known), [&](const char* k) { return flag == k; }))
             throw Problem(2, flag + ": no such option, see df_bench --help");
         if (i + 1 == argc) throw Problem(2, flag + ": a value is missing");
@@ -112,6 +114,7 @@ Options parse(int argc, char** argv) {
         if (flag == "--eta") o.settings.eta = number(flag, value, 0, 1 - 1e-12);
         if (flag == "--decay") o.settings.decay = number(flag, value, 0, 1);
         if (flag == "--causal") o.settings.causal = choice<bool>(flag, value, {{"true", true}, {"false", false}});
+        if (flag == "--repeat") o.repeat = whole(flag, value, 1000000);
         if (flag == "--ceilings") o.ceilings = choice<bool>(flag, value, {{"true", true}, {"false", false}});
         if (flag == "--rotate") o.rotate = number(flag, value, 0, 1 << 20);
         if (flag == "--option") {
@@ -310,6 +313,18 @@ Measured measure(df_device* device, df_device* cpu, const Options& o, const Work
     } else {
         sets[0]->prepare();
     }
+    if (o.repeat > 0) {
+        if (sets[0]->updates()) throw Problem(2, "--repeat: " + o.work + " changes what it reads");
+        std::vector<unsigned char> first;
+        for (int i = 0; i < o.repeat; ++i) {
+            sets[0]->call();
+            std::vector<unsigned char> bits = sets[0]->bits();
+            if (i == 0)
+                first = std::move(bits);
+            else if (bits != first)
+                throw Problem(1, o.work + ": run " + std::to_string(i + 1) + " gives other bits than the first");
+        }
+    }
     m.bytes = sets[0]->moved_bytes();
     const double rotate = o.rotate ? *o.rotate * 1048576 : o.backend == "cuda" ? 160.0 * 1048576 : 0;
     while (static_cast<double>(sets.size()) * sets[0]->held_bytes() < rotate && sets.size() < kMostSets) {
@@ -356,6 +371,7 @@ int report(const Options& o, const Sizes& sizes, int threads, const std::string&
         r.put("correct", correct);
         r.put("worst", m.answer.worst);
         r.put_list("checked", m.answer.checked, true);
+        if (o.repeat > 0) r.put("equal_runs", int64_t{o.repeat});
         r.put("samples", m.timing.samples);
         r.put("calls_per_sample", m.timing.calls);
         r.put("sets", m.sets);

@@ -149,6 +149,22 @@ void Run::call() const {
     if (has_backward(pass_)) require(calls_.backward());
 }
 
+std::vector<unsigned char> Run::bits() const {
+    std::vector<unsigned char> all;
+    for (const Declared& t : tensors_) {
+        if (!is_judged(t, pass_)) continue;
+        const df_tensor* tensor = handles_[t.name.c_str()];
+        const int64_t bytes = df_tensor_numel(tensor) * static_cast<int64_t>(element_size(static_cast<df_dtype>(df_tensor_dtype(tensor))));
+        all.resize(all.size() + static_cast<size_t>(bytes));
+        require(df_tensor_read_bytes(tensor, all.data() + all.size() - bytes, bytes));
+    }
+    return all;
+}
+
+bool Run::updates() const {
+    return std::any_of(tensors_.begin(), tensors_.end(), [&](const Declared& t) { return t.draws.kind != Draws::kNone && is_judged(t, pass_); });
+}
+
 bool is_affordable(const Work& work, const Sizes& sizes, Pass pass, const Settings& settings) {
     if (work.flops(sizes, pass, settings) > kComparedFlops) return false;
     for (const Declared& t : work.tensors(sizes, pass, settings))

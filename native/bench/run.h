@@ -28,6 +28,11 @@ public:
     void prepare() const;
     void call() const;
 
+    /// The bits of every result of the pass.
+    std::vector<unsigned char> bits() const;
+    /// Whether the pass changes what it reads, as an optimizer does.
+    bool updates() const;
+
     const std::vector<Declared>& tensors() const { return tensors_; }
     /// Bytes that a pass must move, and bytes of all tensors.
     double moved_bytes() const { return moved_; }

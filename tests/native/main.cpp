@@ -1,7 +1,7 @@
 // df_tests: the native checks over the C ABI.
 //   df_tests [--check NAME] [--backend cpu|cuda|cuda-emulated] [--plugin PATH] [--op NAME] [--dtype F32|BF16|F64] [--cases N] [--seed N]
 //   [--threads N]
-//            [--exact-heap] [--T N] [--option BACKEND.KEY=VALUE]... [--list]
+//            [--exact-heap] [--T N] [--repeat N] [--option BACKEND.KEY=VALUE]... [--list]
 // Exit code 0: all passed; 1: something failed; 77: everything was skipped.
 #include <cstdio>
 #include <cstdlib>
@@ -25,10 +25,10 @@ const Check kChecks[] = {
     {"identities", check_identities, "identities of the ops in float64"},
     {"masked", check_masked, "masked keys and values change no bit; rows with nothing to attend"},
     {"memory", check_memory, "attention and momentum attention over a long sequence stay within their memory"},
-    {"determinism", check_determinism, "same bits with 1, 2, 3 and 8 threads"},
+    {"determinism", check_determinism, "same bits with 1, 2, 3 and 8 threads; on a device, in every one of --repeat runs"},
     {"hostile", check_hostile, "extreme numbers"},
     {"errors", check_errors, "wrong calls are refused with a sentence that names the argument"},
-    {"out-of-memory", check_out_of_memory, "every allocation failing in turn"},
+    {"out-of-memory", check_out_of_memory, "every allocation failing in turn; on a device, memory that is used up"},
     {"steady-state", check_steady_state, "nothing is allocated from the system after the first call"},
     {"threads", check_threads, "several threads on one device"},
     {"pool", check_pool, "the thread pool: every piece once, nested, from several callers, oversubscribed, quiet when idle, after fork"},
@@ -73,6 +73,8 @@ int main(int argc, char** argv) {
             options.threads = std::atoi(value.c_str());
         else if (flag == "--T")
             options.T = std::atoll(value.c_str());
+        else if (flag == "--repeat")
+            options.repeat = std::atoll(value.c_str());
         else if (flag == "--option") {
             const size_t dot = value.find('.'), equals = value.find('=', dot == std::string::npos ? 0 : dot);
             if (dot == std::string::npos || equals == std::string::npos) return usage("--option is BACKEND.KEY=VALUE");
