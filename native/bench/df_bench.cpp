@@ -18,6 +18,7 @@ namespace {
 constexpr char kUsage[] =
     "df_bench WORK --shape SIZES [--shape SIZES]... [options]\n"
     "df_bench --list\n"
+    "df_bench --describe [--backend NAME --plugin FILE] [--option KEY=VALUE]   one JSON object about a backend, which needs no device\n"
     "  --dtype f32|bf16                 of all tensors (f32)\n"
     "  --pass forward|backward|both     what is timed (forward)\n"
     "  --backend NAME --plugin FILE     cpu (default), or cuda or cuda-emulated with the absolute path of its plug-in\n"
@@ -54,7 +55,7 @@ struct Options {
     Settings settings;
     std::optional<double> rotate;
     int repeat = 0;
-    bool ceilings = true, json = false, list = false, help = false;
+    bool ceilings = true, json = false, list = false, describe = false, help = false;
 };
 
 double number(const std::string& flag, const std::string& text, double least, double most) {
@@ -93,8 +94,8 @@ Options parse(int argc, char** argv) {
             o.work = flag;
             continue;
         }
-        if (flag == "--json" || flag == "--list" || flag == "--help") {
-            (flag == "--json" ? o.json : flag == "--list" ? o.list : o.help) = true;
+        if (flag == "--json" || flag == "--list" || flag == "--describe" || flag == "--help") {
+            (flag == "--json" ? o.json : flag == "--list" ? o.list : flag == "--describe" ? o.describe : o.help) = true;
             continue;
         }
         static const char* const known[] = {"--shape", "--dtype", "--pass", "--backend", "--plugin", "--device", "--threads", "--seconds",
@@ -123,7 +124,7 @@ Options parse(int argc, char** argv) {
             o.options.emplace_back(value.substr(0, equals), value.substr(equals + 1));
         }
     }
-    if (o.list || o.help) return o;
+    if (o.list || o.describe || o.help) return o;
     if (o.work.empty()) throw Problem(2, "a work is missing, see df_bench --list");
     const Work& work = find_work(o.work);
     if (o.shapes.empty()) throw Problem(2, "--shape is missing: " + o.work + " takes " + work.layouts.back());
@@ -413,11 +414,17 @@ int run(const Options& o) {
         }
         return 0;
     }
-    const Work& work = find_work(o.work);
     std::vector<Sizes> shapes;
-    for (const std::string& text : o.shapes) shapes.push_back(shape(work, text));
+    for (const std::string& text : o.shapes) shapes.push_back(shape(find_work(o.work), text));
     if (!o.plugin.empty()) require(df_backend_load(o.plugin.c_str()));
     for (const auto& [key, value] : o.options) require(df_backend_set_option(o.backend.c_str(), key.c_str(), value.c_str()));
+    if (o.describe) {
+        std::vector<char> json(1 << 16);
+        require(df_backend_describe(o.backend.c_str(), json.data(), json.size()));
+        std::printf("%s\n", json.data());
+        return 0;
+    }
+    const Work& work = find_work(o.work);
     const Device device(o.backend, o.device, o.threads), cpu("cpu", 0, o.threads);
     char about[512];
     require(df_device_describe(device.handle, about, sizeof about));
