@@ -62,11 +62,10 @@ if ((with_java)); then
     mkdir -p "$folder/java/app/lib"
     cp "$application/dualform-cli.jar" "$folder/java/app/"
     cp "$application"/lib/*.jar "$folder/java/app/lib/"
-    # What the application's classes ask for, and JUnit's console (java.xml, java.logging through JDK services).
-    modules=$(jdeps --ignore-missing-deps --multi-release 17 --print-module-deps --class-path "$application/lib/*" "$application/dualform-cli.jar" "$application"/lib/dualform-*.jar 2>/dev/null || true)
-    modules=${modules:-java.base,java.desktop,java.logging,java.management,java.sql,java.xml}
-    jlink --add-modules "$modules,java.logging,java.xml,java.management,jdk.unsupported" --strip-debug --no-header-files --no-man-pages --compress=2 \
+    # jdeps names java.desktop and java.sql too: Jackson asks for parts of them and does without. JUnit's console wants java.xml.
+    jlink --add-modules java.base,java.logging,java.management,java.xml,jdk.unsupported --strip-debug --no-header-files --no-man-pages --compress=2 \
         --output "$folder/java/runtime"
+    find "$folder/java/runtime/lib" -name '*.so' -exec strip --strip-unneeded {} +
     # Java tests that run on every backend: classes from the last build of the tests, golden tensors, JUnit's console from Maven's repository.
     if [[ -d $root/tests/target/test-classes && -d $root/java-api/target/test-classes ]] && command -v mvn >/dev/null &&
         mvn -q -B -ntp -f "$root/pom.xml" -N dependency:copy -Dartifact=org.junit.platform:junit-platform-console-standalone:1.14.4 \

@@ -263,7 +263,7 @@ stage_java() { # KERNELS
     # The Java tests that run on every backend there is.
     local tests='no JUnit in reach'
     if [[ -f $junit && -f $tests_jar ]]; then
-        if ! limited 120 "$java" "${options[@]}" -Ddualform.test.root="$golden" -Ddualform.test.target="$work" \
+        if ! limited 120 "$java" "${options[@]}" -Ddualform.test.root="$golden" -Ddualform.test.target="$work" -Ddualform.test.version=bundle \
             -cp "$app/dualform-cli.jar:$app/lib/*:$tests_jar:$junit" org.junit.platform.console.ConsoleLauncher execute --disable-banner \
             --details=summary --select-class org.dualform.tests.GoldenTest --select-class org.dualform.DeviceTest; then judge 1 "$since"; return; fi
         tests=$(sed -n 's/^\[ *\([0-9]*\) tests \(successful\|skipped\|failed\).*/\1 \2/p' "$work/log" | tr '\n' ' ')

@@ -68,7 +68,7 @@ def peers(options, shape, dtype, timed):
     calls = {"torch in chunks": chunks}
     if device == "cuda" and timed == "forward":
         replay = peer.graphed(chunks, CALLS_IN_A_GRAPH)
-        calls[f"torch in chunks, CUDA graph of {CALLS_IN_A_GRAPH}"] = (lambda i: replay()) if replay else None
+        calls[f"torch in chunks, CUDA graph of {CALLS_IN_A_GRAPH}"] = (lambda i: replay(), CALLS_IN_A_GRAPH) if replay else None
     fla = flash_linear_attention() if device == "cuda" else None
     if fla:
         calls["flash-linear-attention"] = peer.sets_of(make(fla), device)
@@ -90,11 +90,7 @@ def main():
     for shape, dtype in shapes:
         for timed in ("forward", "backward"):
             made = peers(options, shape, torch.bfloat16 if dtype == "bf16" else torch.float32, timed)
-            graphs = {name: call for name, call in made.items() if "CUDA graph" in name}
-            comparison.compare("linear-attention", shape, dtype, timed, {n: c for n, c in made.items() if n not in graphs})
-            for name, call in graphs.items():  # a replay is so many calls: beside ours as the time of one
-                if call:
-                    comparison.row("linear-attention", shape, dtype, timed, None, None, name, peer.median_ms(call, options.device, options.seconds) / CALLS_IN_A_GRAPH)
+            comparison.compare("linear-attention", shape, dtype, timed, made)
             made.clear()
             if options.device == "cuda":
                 torch.cuda.empty_cache()

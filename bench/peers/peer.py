@@ -149,7 +149,7 @@ class Comparison:
         print(f"{op} {','.join(map(str, shape))} {dtype} {timed}: {kernels} {row['ours_ms']} ms, {peer} {row['peer_ms']} ms, ratio {row['ratio']}", flush=True)
 
     def compare(self, op, shape, dtype, timed, peers, ours_shape=None, extra=()):
-        """peers: {name: call(i) or None}. Ours with each kind of kernels and every peer take turns."""
+        """peers: {name: call(i), or (call(i), works in each call), or None}. Ours with each kind of kernels and every peer take turns."""
         o = self.options
         mine, theirs = {}, {name: [] for name in peers}
         kinds = [k for k in o.kernels.split(",") if k] if o.bench else []
@@ -164,8 +164,9 @@ class Comparison:
             for name, call in peers.items():
                 if call is None:
                     continue
+                call, works = call if isinstance(call, tuple) else (call, 1)
                 try:
-                    theirs[name].append(median_ms(call, o.device, o.seconds))
+                    theirs[name].append(median_ms(call, o.device, o.seconds) / works)
                 except RuntimeError as e:
                     print(f"  {name}: {str(e).splitlines()[0]}", flush=True)
                     peers[name] = None
