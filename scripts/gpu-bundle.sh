@@ -62,10 +62,15 @@ if ((with_java)); then
     mkdir -p "$folder/java/app/lib"
     cp "$application/dualform-cli.jar" "$folder/java/app/"
     cp "$application"/lib/*.jar "$folder/java/app/lib/"
+    # Tokenizers and archives of data sets: nothing that is run on the device reads text.
+    rm -f "$folder"/java/app/lib/{jtokkit,xz}-*.jar
     # jdeps names java.desktop and java.sql too: Jackson asks for parts of them and does without. JUnit's console wants java.xml.
     jlink --add-modules java.base,java.logging,java.management,java.xml,jdk.unsupported --strip-debug --no-header-files --no-man-pages --compress=2 \
         --output "$folder/java/runtime"
     find "$folder/java/runtime/lib" -name '*.so' -exec strip --strip-unneeded {} +
+    # Packed it is two thirds as large; gpu-check.sh unpacks it.
+    tar -C "$folder/java" -czf "$folder/java/runtime.tar.gz" runtime
+    rm -r "$folder/java/runtime"
     # Java tests that run on every backend: classes from the last build of the tests, golden tensors, JUnit's console from Maven's repository.
     if [[ -d $root/tests/target/test-classes && -d $root/java-api/target/test-classes ]] && command -v mvn >/dev/null &&
         mvn -q -B -ntp -f "$root/pom.xml" -N dependency:copy -Dartifact=org.junit.platform:junit-platform-console-standalone:1.14.4 \

@@ -12,7 +12,7 @@
 #   --out DIR          where <date>-<device>.json and .md go (docs/gpu of the checkout, or results in the bundle)
 #   --list             stages, one a line
 #
-# Needs bash and coreutils; nvidia-smi, compute-sanitizer and python3 with torch are used where they are. A stage that fails is recorded and
+# Needs bash and coreutils, tar for the Java part of a bundle; nvidia-smi, compute-sanitizer and python3 with torch are used where they are. A stage that fails is recorded and
 # the next one runs. Exit code: 0 every correctness stage passed, 1 one failed, 2 bad usage, 3 no device, 4 none failed but one did not run.
 set -uo pipefail
 
@@ -69,7 +69,10 @@ commit='not known' root='' java='' app='' peers='' tests_jar='' junit='' golden=
 if [[ -f $here/bundle.txt ]]; then
     commit=$(sed -n 's/^commit=//p' "$here/bundle.txt")
     native=${native:-$here/native} out=${out:-$here/results} peers=$here/peers
-    [[ -x $here/java/runtime/bin/java ]] && java=$here/java/runtime/bin/java
+    if [[ -f $here/java/runtime.tar.gz ]]; then
+        { tar -C "$work" -xzf "$here/java/runtime.tar.gz" || python3 -m tarfile -e "$here/java/runtime.tar.gz" "$work"; } 2>/dev/null
+        [[ -x $work/runtime/bin/java ]] && java=$work/runtime/bin/java
+    fi
     app=$here/java/app tests_jar=$here/java/tests.jar junit=$here/java/junit.jar golden=$here/java
 else
     root=$(cd -- "$here/.." && pwd -P)
@@ -159,7 +162,9 @@ judge() { # CODE SINCE
     0) record PASS "$seconds" "$last" ;;
     # All that it wanted to look at was skipped: nothing has been shown.
     77) record UNVERIFIED "$seconds" "$(grep -m1 -i skip "$work/log" || echo "$last")" ;;
-    124 | 137) record FAIL "$seconds" "not done in time: $last" ;;
+    124 | 137)
+        if (($(left) < 3)); then record 'NOT RUN' "$seconds" "cut short, out of time: --minutes $minutes"; else record FAIL "$seconds" "not done in time: $last"; fi
+        ;;
     *) record FAIL "$seconds" "exit code $1: $(grep -m1 -iE 'fail|error|df_tests:|df_bench:' "$work/log" || echo "$last")"; sed 's/^/    /' "$work/log" | tail -n 8 ;;
     esac
 }
@@ -248,7 +253,6 @@ stage_java() { # KERNELS
     export DUALFORM_KERNELS=$1
     local options=(-Dorg.bytedeco.javacpp.cachedir="$work/cache" -Dorg.bytedeco.javacpp.maxPhysicalBytes=0 -Ddualform.backend="$backend")
     if ! limited 60 "$java" "${options[@]}" -jar "$app/dualform-cli.jar" doctor --json; then judge 1 "$since"; return; fi
-    cp "$work/log" "$work/doctor"
     : >"$work/all"
     while read -r line; do
         [[ -n $line ]] || continue
@@ -267,7 +271,7 @@ stage_java() { # KERNELS
     # The Java tests that run on every backend there is.
     local tests='no JUnit in reach'
     if [[ -f $junit && -f $tests_jar ]]; then
-        if ! limited 120 "$java" "${options[@]}" -Ddualform.test.root="$golden" -Ddualform.test.target="$work" -Ddualform.test.version=bundle \
+        if ! limited 120 "$java" "${options[@]}" -Ddualform.test.root="$golden" -Ddualform.test.target="$work" -Ddualform.test.version=bundle -Ddualform.test.platform=linux-x86_64 \
             -cp "$app/dualform-cli.jar:$app/lib/*:$tests_jar:$junit" org.junit.platform.console.ConsoleLauncher execute --disable-banner \
             --details=summary --select-class org.dualform.tests.GoldenTest --select-class org.dualform.DeviceTest; then judge 1 "$since"; return; fi
         tests=$(sed -n 's/^\[ *\([0-9]*\) tests \(successful\|skipped\|failed\).*/\1 \2/p' "$work/log" | tr '\n' ' ')
