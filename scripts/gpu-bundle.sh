@@ -34,7 +34,8 @@ if [[ -z $native ]]; then
     # The build id of the Java classes, so that they and the libraries here are of one build.
     cmake -DDF_ROOT="$root" -DDF_CACHE="$native/build-id.cmake" -P "$root/cmake/BuildId.cmake" >"$native/build.log" 2>&1 &&
         cmake -C "$native/build-id.cmake" -S "$root/cmake" -B "$native" -DDF_CUDA=ON >>"$native/build.log" 2>&1 &&
-        cmake --build "$native" --parallel 2 --target dualform dualform_cuda df_tests df_bench >>"$native/build.log" 2>&1 ||
+        cmake --build "$native" --parallel 2 --target dualform dualform_cuda df_tests df_bench >>"$native/build.log" 2>&1 &&
+        { ! cmake --build "$native" --target help | grep -q '\bdf_hopper\b' || cmake --build "$native" --target df_hopper >>"$native/build.log" 2>&1; } ||
         fail "the build failed; the whole log is $native/build.log."
 fi
 put() { # NAME PLACES...: the first that is there, stripped
@@ -52,6 +53,7 @@ put libdualform.so "$native/libdualform.so"
 if [[ -f $native/libdualform_cuda.so ]]; then put libdualform_cuda.so "$native/libdualform_cuda.so"; else echo "no libdualform_cuda.so in $native: this bundle cannot use a GPU"; fi
 put df_tests "$native/tests/df_tests" "$native/df_tests"
 put df_bench "$native/bench/df_bench" "$native/df_bench"
+[[ ! -f $native/tests/df_hopper ]] || put df_hopper "$native/tests/df_hopper"
 cp "$root/scripts/gpu-check.sh" "$folder/"
 cp "$root"/bench/peers/*_cuda.py "$root/bench/peers/peer.py" "$folder/peers/"
 

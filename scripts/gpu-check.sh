@@ -46,7 +46,9 @@ dry=$([[ $backend == cuda ]] || echo 1)
 stage_names=(device)
 for k in "${kernel_list[@]}"; do stage_names+=("parity.$k"); done
 for k in "${kernel_list[@]}"; do
-    [[ $k == plain ]] || stage_names+=("parity.$k.tf32" "parity.$k.bf16x3")
+    stage_names+=("aligned.$k")
+    [[ $k == plain ]] || stage_names+=("parity.$k.tf32" "parity.$k.bf16x3" "vectors.$k")
+    [[ $k == hopper ]] && stage_names+=("tiles.$k" "hopper.$k")
     stage_names+=("masked.$k" "hostile.$k" "errors.$k" "steady-state.$k" "graph.$k" "determinism.$k" "repeat.$k")
 done
 stage_names+=(out-of-memory)
@@ -92,7 +94,9 @@ else
         plugin_target=$([[ $backend == cuda ]] && echo dualform_cuda || { [[ $backend == cpu ]] || echo dualform_cuda_emulated; })
         # shellcheck disable=SC2086 # no target is no word
         if ! { cmake -S "$root/cmake" -B "$native" -DDF_CUDA=$([[ $backend == cuda ]] && echo ON || echo OFF) &&
-            cmake --build "$native" --parallel --target dualform df_tests df_bench $plugin_target; } >"$native/build.log" 2>&1; then
+            cmake --build "$native" --parallel --target dualform df_tests df_bench $plugin_target &&
+            # What only some builds have.
+            { ! cmake --build "$native" --target help | grep -q '\bdf_hopper\b' || [[ $backend != cuda ]] || cmake --build "$native" --target df_hopper; }; } >"$native/build.log" 2>&1; then
             tail -n 5 "$native/build.log" >&2
             echo "gpu-check: the build failed; the whole log is $native/build.log." >&2
             exit 1
@@ -169,6 +173,7 @@ judge() { # CODE SINCE
     esac
 }
 has_check() { "$df_tests" --list | grep -q "^check $1 "; }
+knows() { "$df_tests" "$@" --list >/dev/null 2>&1; } # FLAG [VALUE]: whether this df_tests has it
 
 # ---- the stages ----
 
@@ -184,8 +189,16 @@ stage_device() {
 }
 
 stage_native() { # CHECK KERNELS PRECISION
-    local check=$1 since=$SECONDS arguments=(--check "$1" "${on[@]}")
+    local check=$1 since=$SECONDS flag arguments=("${on[@]}")
+    # Tensors at multiples of 16 bytes: what copies 16 at a time serves no others.
+    if [[ $check == aligned ]]; then
+        for flag in --aligned --contiguous; do knows $flag && break; done
+        knows $flag || { record SKIPPED 0 'this build does not place tensors so'; return; }
+        check=parity arguments+=("$flag" --seed 5000)
+    fi
+    arguments+=(--check "$check")
     has_check "$check" || { record SKIPPED 0 "this build has no check $check"; return; }
+    case $3 in tf32) knows --mantissa 11 && arguments+=(--mantissa 11) ;; bf16x3) knows --mantissa 16 && arguments+=(--mantissa 16) ;; esac
     export DUALFORM_KERNELS=$2 DUALFORM_PRECISION=$3
     [[ $3 == float32 ]] || arguments+=(--dtype F32)
     case $check in
@@ -203,6 +216,15 @@ stage_native() { # CHECK KERNELS PRECISION
     limited 150 "$df_tests" "${arguments[@]}"
     judge $? "$since"
     export DUALFORM_KERNELS=plain DUALFORM_PRECISION=float32
+}
+
+# The building blocks of the Hopper kernels, one tile each.
+stage_tiles() {
+    local since=$SECONDS program
+    program=$(first_of "$native/df_hopper" "$native/tests/df_hopper")
+    [[ $backend == cuda && -x $program ]] || { record SKIPPED 0 'df_hopper is not in this build'; return; }
+    limited 60 "$program"
+    judge $? "$since"
 }
 
 # A thousand runs at shapes that fill the device.
@@ -416,7 +438,8 @@ for stage in "${stage_names[@]}"; do
     IFS=. read -r name a b <<<"$stage"
     case $name in
     device) stage_device ;;
-    parity | masked | hostile | errors | steady-state | graph | determinism) stage_native "$name" "$a" "${b:-float32}" ;;
+    tiles) stage_tiles ;;
+    parity | aligned | vectors | hopper | masked | hostile | errors | steady-state | graph | determinism) stage_native "$name" "$a" "${b:-float32}" ;;
     repeat) stage_repeat "$a" ;;
     out-of-memory) stage_out_of_memory ;;
     java) stage_java "$a" ;;
