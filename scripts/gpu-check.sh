@@ -329,8 +329,12 @@ stage_sanitizer() { # TOOL KERNELS
     sanitizer=$(command -v compute-sanitizer || first_of "${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer" /usr/local/cuda/compute-sanitizer/compute-sanitizer)
     if [[ -z $sanitizer ]]; then record UNVERIFIED 0 'compute-sanitizer is not on this machine'; return; fi
     export DUALFORM_KERNELS=$2
-    local check=(--check parity --cases 1 "${on[@]}")
-    # Each block is checked at sizes that its tiles do not divide: those are what the cases draw.
+    # Sizes that tiles do not divide are what the cases draw.
+    local check=(--check parity --cases 1 "${on[@]}") flag
+    for flag in --aligned --contiguous; do
+        [[ $2 != plain ]] && knows $flag && { check+=("$flag"); break; }
+    done
+    [[ $2 == hopper ]] && has_check hopper && check=(--check hopper "${on[@]}")
     limited 100 "$sanitizer" --tool "$1" --error-exitcode 86 "$df_tests" "${check[@]}"
     local code=$?
     export DUALFORM_KERNELS=plain

@@ -306,6 +306,7 @@ Measured measure(df_device* device, df_device* cpu, const Options& o, const Work
     std::vector<std::unique_ptr<Run>> sets;
     sets.push_back(std::make_unique<Run>(device, o.dtype, work, sizes, o.pass, o.settings));
     sets[0]->draw(0);
+    if (!sets[0]->looks_drawn()) throw Problem(1, o.work + ": the device's random numbers are not random");
     if (!is_affordable(work, sizes, o.pass, o.settings)) {
         const Cuts cuts(*sets[0], cpu, work, sizes, o.pass, o.settings);
         sets[0]->prepare();

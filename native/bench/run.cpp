@@ -104,6 +104,26 @@ void Run::draw(uint64_t index) {
     }
 }
 
+bool Run::looks_drawn() const {
+    for (const Declared& t : tensors_) {
+        if (t.draws.kind != Draws::kNormal) continue;
+        df_tensor* tensor = handles_[t.name.c_str()];
+        const int64_t n = std::min<int64_t>(df_tensor_numel(tensor), 4096), one = 1;
+        if (n < 1024) continue;
+        df_tensor* view = nullptr;
+        require(df_tensor_view(tensor, 1, &n, &one, df_tensor_numel(tensor) - n, &view));
+        const std::unique_ptr<df_tensor, void (*)(df_tensor*)> owner(view, df_tensor_destroy);
+        std::vector<double> x(static_cast<size_t>(n));
+        require(df_tensor_read_f64(view, x.data(), n));
+        double sum = 0, squares = 0;
+        for (const double v : x) sum += v, squares += v * v;
+        const double mean = sum / static_cast<double>(n), deviation = std::sqrt(squares / static_cast<double>(n));
+        // Of 1024 draws these are some seven standard errors.
+        if (!(std::fabs(mean) < 0.22 * t.draws.a && std::fabs(deviation / t.draws.a - 1) < 0.16)) return false;
+    }
+    return true;
+}
+
 std::vector<double> Run::read(const Declared& t, const Ranges& ranges) const {
     df_tensor* whole = handles_[t.name.c_str()];
     int64_t shape[DF_MAX_RANK], stride[DF_MAX_RANK], offset = 0;

@@ -21,6 +21,8 @@ public:
 
     /// Draws every input on the device itself; another index gives other numbers.
     void draw(uint64_t index);
+    /// Whether the normal inputs are: constant data would be multiplied faster, and compared with ease.
+    bool looks_drawn() const;
     std::vector<double> read(const Declared& tensor, const Ranges& ranges = {}) const;
     void write(const Declared& tensor, const std::vector<double>& values);
 
