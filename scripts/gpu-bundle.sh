@@ -34,9 +34,11 @@ if [[ -z $native ]]; then
     # The build id of the Java classes, so that they and the libraries here are of one build.
     cmake -DDF_ROOT="$root" -DDF_CACHE="$native/build-id.cmake" -P "$root/cmake/BuildId.cmake" >"$native/build.log" 2>&1 &&
         cmake -C "$native/build-id.cmake" -S "$root/cmake" -B "$native" -DDF_CUDA=ON >>"$native/build.log" 2>&1 &&
-        cmake --build "$native" --parallel 2 --target dualform dualform_cuda df_tests df_bench >>"$native/build.log" 2>&1 &&
-        { ! cmake --build "$native" --target help | grep -q '\bdf_hopper\b' || cmake --build "$native" --target df_hopper >>"$native/build.log" 2>&1; } ||
+        cmake --build "$native" --parallel 2 --target dualform dualform_cuda df_tests df_bench >>"$native/build.log" 2>&1 ||
         fail "the build failed; the whole log is $native/build.log."
+    if cmake --build "$native" --target help | grep '\bdf_hopper\b' >/dev/null; then
+        cmake --build "$native" --target df_hopper >>"$native/build.log" 2>&1 || fail "the build failed; the whole log is $native/build.log."
+    fi
 fi
 put() { # NAME PLACES...: the first that is there, stripped
     local name=$1 place
@@ -50,7 +52,11 @@ put() { # NAME PLACES...: the first that is there, stripped
 }
 put libdualform.so "$native/libdualform.so"
 # A bundle without the plug-in serves to test the bundle itself, on the CPU.
-if [[ -f $native/libdualform_cuda.so ]]; then put libdualform_cuda.so "$native/libdualform_cuda.so"; else echo "no libdualform_cuda.so in $native: this bundle cannot use a GPU"; fi
+if [[ -f $native/libdualform_cuda.so ]]; then
+    put libdualform_cuda.so "$native/libdualform_cuda.so"
+else
+    echo "no libdualform_cuda.so in $native: this bundle cannot use a GPU"
+fi
 put df_tests "$native/tests/df_tests" "$native/df_tests"
 put df_bench "$native/bench/df_bench" "$native/df_bench"
 [[ ! -f $native/tests/df_hopper ]] || put df_hopper "$native/tests/df_hopper"
@@ -59,7 +65,8 @@ cp "$root"/bench/peers/*_cuda.py "$root/bench/peers/peer.py" "$folder/peers/"
 
 if ((with_java)); then
     application=$root/cli/target
-    [[ -f $application/dualform-cli.jar && -d $application/lib ]] || fail "the application has not been built (./dualform doctor), and --no-java is not given"
+    [[ -f $application/dualform-cli.jar && -d $application/lib ]] ||
+        fail "the application has not been built (./dualform doctor), and --no-java is not given"
     command -v jlink >/dev/null || fail "there is no jlink to make a Java runtime with, and --no-java is not given"
     mkdir -p "$folder/java/app/lib"
     cp "$application/dualform-cli.jar" "$folder/java/app/"
@@ -67,8 +74,8 @@ if ((with_java)); then
     # Tokenizers and archives of data sets: nothing that is run on the device reads text.
     rm -f "$folder"/java/app/lib/{jtokkit,xz}-*.jar
     # jdeps names java.desktop and java.sql too: Jackson asks for parts of them and does without. JUnit's console wants java.xml.
-    jlink --add-modules java.base,java.logging,java.management,java.xml,jdk.unsupported --strip-debug --no-header-files --no-man-pages --compress=2 \
-        --output "$folder/java/runtime"
+    jlink --add-modules java.base,java.logging,java.management,java.xml,jdk.unsupported --strip-debug --no-header-files --no-man-pages \
+        --compress=2 --output "$folder/java/runtime"
     find "$folder/java/runtime/lib" -name '*.so' -exec strip --strip-unneeded {} +
     # Packed it is two thirds as large; gpu-check.sh unpacks it.
     tar -C "$folder/java" -czf "$folder/java/runtime.tar.gz" runtime

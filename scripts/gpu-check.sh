@@ -12,8 +12,9 @@
 #   --out DIR          where <date>-<device>.json and .md go (docs/gpu of the checkout, or results in the bundle)
 #   --list             stages, one a line
 #
-# Needs bash and coreutils, tar for the Java part of a bundle; nvidia-smi, compute-sanitizer and python3 with torch are used where they are. A stage that fails is recorded and
-# the next one runs. Exit code: 0 every correctness stage passed, 1 one failed, 2 bad usage, 3 no device, 4 none failed but one did not run.
+# Needs bash and coreutils, tar for the Java part of a bundle; nvidia-smi, compute-sanitizer and python3 with torch are used where they are.
+# A stage that fails is recorded and the next one runs. Exit code: 0 every correctness stage passed, 1 one failed, 2 bad usage, 3 no device,
+# 4 none failed but one did not run.
 set -uo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
@@ -96,7 +97,9 @@ else
         if ! { cmake -S "$root/cmake" -B "$native" -DDF_CUDA=$([[ $backend == cuda ]] && echo ON || echo OFF) &&
             cmake --build "$native" --parallel --target dualform df_tests df_bench $plugin_target &&
             # What only some builds have.
-            { ! cmake --build "$native" --target help | grep -q '\bdf_hopper\b' || [[ $backend != cuda ]] || cmake --build "$native" --target df_hopper; }; } >"$native/build.log" 2>&1; then
+            if [[ $backend == cuda ]] && cmake --build "$native" --target help | grep '\bdf_hopper\b' >/dev/null; then
+                cmake --build "$native" --target df_hopper
+            fi; } >"$native/build.log" 2>&1; then
             tail -n 5 "$native/build.log" >&2
             echo "gpu-check: the build failed; the whole log is $native/build.log." >&2
             exit 1
@@ -118,7 +121,10 @@ esac
 # cuBLASLt: a machine with PyTorch has it in PyTorch's own folders.
 python=$(command -v "${PYTHON:-python3}" || true)
 if [[ $backend == cuda && -n $python ]]; then
-    nvidia=$("$python" -c 'import nvidia, os; print(":".join(os.path.join(p, d, "lib") for p in nvidia.__path__ for d in sorted(os.listdir(p)) if os.path.isdir(os.path.join(p, d, "lib"))))' 2>/dev/null || true)
+    nvidia=$("$python" -c '
+import nvidia, os
+folders = (os.path.join(path, name, "lib") for path in nvidia.__path__ for name in sorted(os.listdir(path)))
+print(":".join(folder for folder in folders if os.path.isdir(folder)))' 2>/dev/null || true)
     [[ -n $nvidia ]] && LD_LIBRARY_PATH=$LD_LIBRARY_PATH:$nvidia
 fi
 
@@ -167,12 +173,19 @@ judge() { # CODE SINCE
     # All that it wanted to look at was skipped: nothing has been shown.
     77) record UNVERIFIED "$seconds" "$(grep -m1 -i skip "$work/log" || echo "$last")" ;;
     124 | 137)
-        if (($(left) < 3)); then record 'NOT RUN' "$seconds" "cut short, out of time: --minutes $minutes"; else record FAIL "$seconds" "not done in time: $last"; fi
+        if (($(left) < 3)); then
+            record 'NOT RUN' "$seconds" "cut short, out of time: --minutes $minutes"
+        else
+            record FAIL "$seconds" "not done in time: $last"
+        fi
         ;;
-    *) record FAIL "$seconds" "exit code $1: $(grep -m1 -iE 'fail|error|df_tests:|df_bench:' "$work/log" || echo "$last")"; sed 's/^/    /' "$work/log" | tail -n 8 ;;
+    *)
+        record FAIL "$seconds" "exit code $1: $(grep -m1 -iE 'fail|error|df_tests:|df_bench:' "$work/log" || echo "$last")"
+        sed 's/^/    /' "$work/log" | tail -n 8
+        ;;
     esac
 }
-has_check() { "$df_tests" --list | grep -q "^check $1 "; }
+has_check() { "$df_tests" --list | grep "^check $1 " >/dev/null; }
 knows() { "$df_tests" "$@" --list >/dev/null 2>&1; } # FLAG [VALUE]: whether this df_tests has it
 
 # ---- the stages ----
@@ -183,7 +196,8 @@ stage_device() {
     printf '%s\n' "$about" >"$work/describe"
     smi='not asked'
     if [[ $backend == cuda ]]; then
-        smi=$(nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.max.sm,power.limit,temperature.gpu --format=csv,noheader -i 0 2>/dev/null || echo 'nvidia-smi is not there')
+        smi=$(nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.max.sm,power.limit,temperature.gpu --format=csv,noheader -i 0 \
+            2>/dev/null || echo 'nvidia-smi is not there')
     fi
     record PASS $((SECONDS - since)) "$smi"
 }
@@ -279,7 +293,10 @@ stage_java() { # KERNELS
     while read -r line; do
         [[ -n $line ]] || continue
         # shellcheck disable=SC2086 # a list of words
-        if ! limited 60 "$java" "${options[@]}" -jar "$app/dualform-cli.jar" bench $line --seconds 0 --device "$backend" --json; then judge 1 "$since"; return; fi
+        if ! limited 60 "$java" "${options[@]}" -jar "$app/dualform-cli.jar" bench $line --seconds 0 --device "$backend" --json; then
+            judge 1 "$since"
+            return
+        fi
         error=$(field relative_error "$(tail -n 1 "$work/log")") limit=1e-4
         [[ $line == *bf16* ]] && limit=5e-2
         [[ $line == gpt-step* ]] && limit=1e-3
@@ -293,9 +310,13 @@ stage_java() { # KERNELS
     # The Java tests that run on every backend there is.
     local tests='no JUnit in reach'
     if [[ -f $junit && -f $tests_jar ]]; then
-        if ! limited 120 "$java" "${options[@]}" -Ddualform.test.root="$golden" -Ddualform.test.target="$work" -Ddualform.test.version=bundle -Ddualform.test.platform=linux-x86_64 \
+        if ! limited 120 "$java" "${options[@]}" -Ddualform.test.root="$golden" -Ddualform.test.target="$work" \
+            -Ddualform.test.version=bundle -Ddualform.test.platform=linux-x86_64 \
             -cp "$app/dualform-cli.jar:$app/lib/*:$tests_jar:$junit" org.junit.platform.console.ConsoleLauncher execute --disable-banner \
-            --details=summary --select-class org.dualform.tests.GoldenTest --select-class org.dualform.DeviceTest; then judge 1 "$since"; return; fi
+            --details=summary --select-class org.dualform.tests.GoldenTest --select-class org.dualform.DeviceTest; then
+            judge 1 "$since"
+            return
+        fi
         tests=$(sed -n 's/^\[ *\([0-9]*\) tests \(successful\|skipped\|failed\).*/\1 \2/p' "$work/log" | tr '\n' ' ')
     fi
     echo "doctor, $lines works beside float64, JUnit: $tests" >"$work/log"
@@ -326,7 +347,8 @@ stage_out_of_memory() {
 stage_sanitizer() { # TOOL KERNELS
     local since=$SECONDS tool sanitizer
     if [[ $backend != cuda ]]; then record SKIPPED 0 'there is no device code to look at'; return; fi
-    sanitizer=$(command -v compute-sanitizer || first_of "${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer" /usr/local/cuda/compute-sanitizer/compute-sanitizer)
+    local cuda=${CUDA_HOME:-/usr/local/cuda}
+    sanitizer=$(command -v compute-sanitizer || first_of "$cuda/bin/compute-sanitizer" "$cuda/compute-sanitizer/compute-sanitizer")
     if [[ -z $sanitizer ]]; then record UNVERIFIED 0 'compute-sanitizer is not on this machine'; return; fi
     export DUALFORM_KERNELS=$2
     # Sizes that tiles do not divide are what the cases draw.
@@ -339,9 +361,11 @@ stage_sanitizer() { # TOOL KERNELS
     local code=$?
     export DUALFORM_KERNELS=plain
     if ((code == 86)); then
-        record FAIL $((SECONDS - since)) "$1: $(grep -m1 -E 'Invalid|Race|Error|hazard|Uninitialized' "$work/log") $(grep -m1 SUMMARY "$work/log")"
+        record FAIL $((SECONDS - since)) \
+            "$1: $(grep -m1 -E 'Invalid|Race|Error|hazard|Uninitialized' "$work/log") $(grep -m1 SUMMARY "$work/log")"
     elif ! grep -q 'SUMMARY' "$work/log" || grep -qiE 'device not supported|not supported on|unable to|internal error' "$work/log"; then
-        record UNVERIFIED $((SECONDS - since)) "$1 did not do its work here: $(grep -m1 -iE 'not supported|unable|error' "$work/log" || tail -n 1 "$work/log")"
+        record UNVERIFIED $((SECONDS - since)) \
+            "$1 did not do its work here: $(grep -m1 -iE 'not supported|unable|error' "$work/log" || tail -n 1 "$work/log")"
     elif ((code == 0)); then
         record PASS $((SECONDS - since)) "$(grep -m1 SUMMARY "$work/log")"
     else
@@ -410,12 +434,15 @@ stage_peers() { # NAME
     if [[ -z $python ]] || ! "$python" -c 'import torch' 2>/dev/null; then record UNVERIFIED 0 'no python3 with torch'; return; fi
     [[ -f $script ]] || { record UNVERIFIED 0 "no $script"; return; }
     if [[ $backend == cuda ]]; then
-        "$python" -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null || { record UNVERIFIED 0 'this torch sees no GPU'; return; }
+        if ! "$python" -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
+            record UNVERIFIED 0 'this torch sees no GPU'
+            return
+        fi
     else
         device=cpu more=(--tiny)
     fi
     [[ -n $java && -x $java ]] && more+=(--java "$java" --application "$app/dualform-cli.jar")
-    limited 150 "$python" "$script" --device $device --bench "$df_bench" --backend "$backend" ${on[3]:+--plugin "${on[3]}"} --kernels "$(IFS=,; echo "${kernel_list[*]}")" \
+    limited 150 "$python" "$script" --device $device --bench "$df_bench" --backend "$backend" ${on[3]:+--plugin "${on[3]}"} --kernels "$kernels" \
         "${more[@]}" --json "$work/peer"
     local code=$?
     [[ -f $work/peer ]] && { grep '^{' "$work/peer" >>"$work/peers"; rm -f "$work/peer"; }
@@ -443,7 +470,9 @@ for stage in "${stage_names[@]}"; do
     case $name in
     device) stage_device ;;
     tiles) stage_tiles ;;
-    parity | aligned | vectors | hopper | masked | hostile | errors | steady-state | graph | determinism) stage_native "$name" "$a" "${b:-float32}" ;;
+    parity | aligned | vectors | hopper | masked | hostile | errors | steady-state | graph | determinism)
+        stage_native "$name" "$a" "${b:-float32}"
+        ;;
     repeat) stage_repeat "$a" ;;
     out-of-memory) stage_out_of_memory ;;
     java) stage_java "$a" ;;
@@ -468,38 +497,42 @@ if ((failed)); then verdict='FAILED' code=1; elif ((missing)); then verdict='inc
 name=$(date +%F)-$(printf %s "$device" | tr 'A-Z ' 'a-z-' | tr -cd 'a-z0-9-')
 joined() { paste -sd, "$1"; }
 {
-    printf '{"date": "%s", "commit": %s, "build": "%s", "device": %s, "cuda_driver": "%s", "smi": %s,\n' "$(date -u +%FT%TZ)" "$(json_string "$commit")" \
-        "$build" "$(json_string "$device")" "${driver:-}" "$(json_string "$smi")"
+    printf '{"date": "%s", "commit": %s, "build": "%s", "device": %s, "cuda_driver": "%s", "smi": %s,\n' "$(date -u +%FT%TZ)" \
+        "$(json_string "$commit")" "$build" "$(json_string "$device")" "${driver:-}" "$(json_string "$smi")"
     printf ' "verdict": %s, "exit_code": %d, "seconds": %d,\n' "$(json_string "$verdict")" $code $((SECONDS - start))
-    printf ' "backend": %s,\n "stages": [%s],\n "bench": [%s],\n "peers": [%s]}\n' "$(cat "$work/describe")" "$(joined "$work/stages")" "$(joined "$work/bench")" \
-        "$(joined "$work/peers")"
+    printf ' "backend": %s,\n "stages": [%s],\n "bench": [%s],\n "peers": [%s]}\n' "$(cat "$work/describe")" \
+        "$(joined "$work/stages")" "$(joined "$work/bench")" "$(joined "$work/peers")"
 } >"$out/$name.json"
 
 percent() { LC_ALL=C awk -v x="$1" 'BEGIN { if (x == "null" || x == "") print ""; else printf "%.0f %%", 100 * x }'; }
+shape_of() { printf %s "$1" | sed -n 's/.*"shape": \[\([^]]*\)\].*/\1/p' | tr -d ' '; }
+cells() { printf '| '; printf '%s | ' "$@"; printf '\n'; } # one row
 {
-    printf '# GPU check of %s: %s\n\n' "$(date +%F)" "$device"
-    printf '**%s.**\n\n' "$verdict"
-    printf 'Commit %s, build %s. Driver and clocks: %s. Made by `scripts/gpu-check.sh`; all fields are in `%s.json`.\n\n' "$commit" "${build:-not known}" "$smi" "$name"
+    printf '# GPU check of %s: %s\n\n**%s.**\n\n' "$(date +%F)" "$device" "$verdict"
+    printf 'Commit %s, build %s. Driver and clocks: %s. Made by `scripts/gpu-check.sh`; all fields are in `%s.json`.\n\n' \
+        "$commit" "${build:-not known}" "$smi" "$name"
     printf '## Stages\n\n| stage | status | seconds | detail |\n|---|---|---|---|\n'
     while read -r line; do
-        printf '| %s | %s | %s | %s |\n' "$(field stage "$line")" "$(field status "$line")" "$(field seconds "$line")" \
+        cells "$(field stage "$line")" "$(field status "$line")" "$(field seconds "$line")" \
             "$(printf %s "$line" | sed 's/.*"detail": "//; s/"}$//; s/\\"/"/g; s/|/\\|/g' | cut -c1-160)"
     done <"$work/stages"
     if [[ -s $work/bench ]]; then
-        printf '\n## Works\n\nError: beside float64, over its largest value. Peak and copy were measured in the same process; peak is a bfloat16 matmul of 8192 through the library that describe names.\n\n'
-        printf '| work | shape | type | pass | kernels asked for | ms | TFLOP/s | of peak | GB/s | of copy | error |\n|---|---|---|---|---|---|---|---|---|---|---|\n'
+        printf '\n## Works\n\nError: beside float64, over its largest value. Peak and copy were measured in the same process; on CUDA the peak is a\n'
+        printf 'bfloat16 matmul of 8192 through the library that the device describes.\n\n'
+        cells work shape type pass 'kernels asked for' ms TFLOP/s 'of peak' GB/s 'of copy' error
+        printf '|---|---|---|---|---|---|---|---|---|---|---|\n'
         while read -r line; do
-            printf '| %s | %s | %s | %s | %s | %s | %s | %s | %s | %s | %s |\n' "$(field op "$line")" \
-                "$(printf %s "$line" | sed -n 's/.*"shape": \[\([^]]*\)\].*/\1/p' | tr -d ' ')" "$(field dtype "$line")" "$(field pass "$line")" "$(field asked "$line")" \
+            cells "$(field op "$line")" "$(shape_of "$line")" "$(field dtype "$line")" "$(field pass "$line")" "$(field asked "$line")" \
                 "$(field median_ms "$line")" "$(field tflops "$line" | sed 's/null//')" "$(percent "$(field fraction_of_peak "$line")")" \
                 "$(field gbytes_per_s "$line")" "$(percent "$(field fraction_of_copy "$line")")" "$(field relative_error "$line")"
         done <"$work/bench"
     fi
     if [[ -s $work/peers ]]; then
-        printf '\n## Beside PyTorch\n\nIn turns, in the same run; ratio above 1: ours is faster.\n\n| work | shape | type | pass | ours | ms | peer | ms | ratio |\n|---|---|---|---|---|---|---|---|---|\n'
+        printf '\n## Beside PyTorch\n\nIn turns, in the same run; ratio above 1: ours is faster.\n\n'
+        cells work shape type pass ours ms peer ms ratio
+        printf '|---|---|---|---|---|---|---|---|---|\n'
         while read -r line; do
-            printf '| %s | %s | %s | %s | %s | %s | %s | %s | %s |\n' "$(field op "$line")" \
-                "$(printf %s "$line" | sed -n 's/.*"shape": \[\([^]]*\)\].*/\1/p' | tr -d ' ')" "$(field dtype "$line")" "$(field pass "$line")" "$(field kernels "$line")" \
+            cells "$(field op "$line")" "$(shape_of "$line")" "$(field dtype "$line")" "$(field pass "$line")" "$(field kernels "$line")" \
                 "$(field ours_ms "$line")" "$(field peer "$line")" "$(field peer_ms "$line")" "$(field ratio "$line")"
         done <"$work/peers"
     fi

@@ -60,7 +60,8 @@ class Momentum:
         return m.permute(0, 2, 3, 1, 4).reshape(b, self.chunks * self.chunk, heads, size)[:, :t]
 
 
-BACKENDS = {"cudnn": SDPBackend.CUDNN_ATTENTION, "flash": SDPBackend.FLASH_ATTENTION, "efficient": SDPBackend.EFFICIENT_ATTENTION, "default": None}
+BACKENDS = {"cudnn": SDPBackend.CUDNN_ATTENTION, "flash": SDPBackend.FLASH_ATTENTION,
+            "efficient": SDPBackend.EFFICIENT_ATTENTION, "default": None}
 
 
 def flash_attn():

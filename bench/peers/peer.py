@@ -146,7 +146,8 @@ class Comparison:
         if self.options.json:
             with self.options.json.open("a") as f:
                 f.write(text + "\n")
-        print(f"{op} {','.join(map(str, shape))} {dtype} {timed}: {kernels} {row['ours_ms']} ms, {peer} {row['peer_ms']} ms, ratio {row['ratio']}", flush=True)
+        print(f"{op} {','.join(map(str, shape))} {dtype} {timed}: {kernels} {row['ours_ms']} ms, {peer} {row['peer_ms']} ms, "
+              f"ratio {row['ratio']}", flush=True)
 
     def compare(self, op, shape, dtype, timed, peers, ours_shape=None, extra=()):
         """peers: {name: call(i), or (call(i), works in each call), or None}. Ours with each kind of kernels and every peer take turns."""

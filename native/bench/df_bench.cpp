@@ -1,5 +1,5 @@
 // df_bench: checks a work's answer, then times it, beside what the device could do at most. Needs no JVM; the same works, shapes and keys as
-// `dualform bench`, and every other op. docs/performance.md has what the numbers mean; df_bench --help the options.
+// `dualform bench`, and every other op. docs/cli.md has its keys, docs/gpu/README.md how to read them, df_bench --help the options.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -106,7 +106,8 @@ Options parse(int argc, char** argv) {
         const std::string value = argv[++i];
         if (flag == "--shape") o.shapes.push_back(value);
         if (flag == "--dtype") o.dtype = choice<df_dtype>(flag, value, {{"f32", DF_F32}, {"bf16", DF_BF16}});
-        if (flag == "--pass") o.pass = choice<Pass>(flag, value, {{"forward", Pass::kForward}, {"backward", Pass::kBackward}, {"both", Pass::kBoth}});
+        if (flag == "--pass")
+            o.pass = choice<Pass>(flag, value, {{"forward", Pass::kForward}, {"backward", Pass::kBackward}, {"both", Pass::kBoth}});
         if (flag == "--backend") o.backend = value;
         if (flag == "--plugin") o.plugin = value;
         if (flag == "--device") o.device = whole(flag, value, 1023);
@@ -400,8 +401,8 @@ int report(const Options& o, const Sizes& sizes, int threads, const std::string&
     }
     std::fflush(stdout);
     if (correct) return 0;
-    std::fprintf(stderr, "df_bench: wrong answer: %s %s %s %s: %s is off by %.3g of its largest value, at most %g was expected\n", o.work.c_str(),
-                 shape_text.c_str(), dtype, pass, m.answer.worst.c_str(), m.answer.error, wrong);
+    std::fprintf(stderr, "df_bench: wrong answer: %s %s %s %s: %s is off by %.3g of its largest value, at most %g was expected\n",
+                 o.work.c_str(), shape_text.c_str(), dtype, pass, m.answer.worst.c_str(), m.answer.error, wrong);
     return 1;
 }
 

@@ -245,7 +245,8 @@ Cuts::Cuts(const Run& run, df_device* cpu, const Work& work, const Sizes& sizes,
                 if (has(label)) continue;
                 // Of axes that are cut together a tensor has one.
                 bool stands = false;
-                for (const auto& [first, second] : work.tied) stands = stands || (first == label && has(second)) || (second == label && has(first));
+                for (const auto& [first, second] : work.tied)
+                    stands = stands || (first == label && has(second)) || (second == label && has(first));
                 if (stands) continue;
                 const bool has_tail = tail != work.tails.end() && tail->second.second == label && (settings.causal || work.always_causal);
                 const int64_t own = has_tail ? sizes[index(tail->second.first)] : 0;
@@ -261,7 +262,8 @@ Cuts::Cuts(const Run& run, df_device* cpu, const Work& work, const Sizes& sizes,
         for (const Declared& t : run.tensors())
             if (t.draws.kind != Draws::kNone) cut.exact->write(t, run.read(t, cut.ranges));
         for (const auto& [label, range] : cut.ranges)
-            cut.text += (cut.text.empty() ? "" : " ") + label + " " + std::to_string(range.start) + ".." + std::to_string(range.start + range.length - 1);
+            cut.text += (cut.text.empty() ? "" : " ") + label + " " + std::to_string(range.start) + ".." +
+                        std::to_string(range.start + range.length - 1);
         std::string names;
         for (const std::string& name : cut.judged) names += (names.empty() ? "" : " ") + name;
         cut.text += ": " + names;

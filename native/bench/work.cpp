@@ -120,7 +120,8 @@ Work linear_attention_step() {
         return t;
     };
     w.calls = [](const Handles& t, const Sizes&, Pass, const Settings&) -> Calls {
-        df_tensor *out = t["out"], *state_out = t["state_out"], *q = t["q"], *k = t["k"], *v = t["v"], *state_in = t["state_in"], *decay = t["decay"];
+        df_tensor *out = t["out"], *state_out = t["state_out"], *q = t["q"], *k = t["k"], *v = t["v"], *state_in = t["state_in"],
+                  *decay = t["decay"];
         return {[=] { return df_linear_attention_forward(out, state_out, q, k, v, decay, state_in); }, nullptr};
     };
     w.flops = [](const Sizes& s, Pass, const Settings&) { return 4 * product({s[0], s[1], s[2], s[2]}); };
@@ -176,7 +177,8 @@ Work dual_form() {
                 },
                 [owned, problems] {
                     for (const One& p : problems)
-                        if (const df_status status = df_dual_form_backward(p.dw0, p.de, p.dxp, p.dx, p.dout, p.w0, p.e, p.xp, p.x, DF_FORM_AUTO, 0))
+                        if (const df_status status =
+                                df_dual_form_backward(p.dw0, p.de, p.dxp, p.dx, p.dout, p.w0, p.e, p.xp, p.x, DF_FORM_AUTO, 0))
                             return status;
                     return DF_OK;
                 }};
@@ -407,7 +409,8 @@ std::vector<Declared> one_in_one_out(int64_t n) { return {input("x", {{"N", n}},
 
 std::vector<Declared> unary_tensors(int64_t n, bool positive) {
     const Axis N{"N", n};
-    return {input("x", {N}, positive ? uniform(0.5, 2) : normal(), "fb"), result("out", {N}, "f"), input("dout", {N}, normal(), "b"), gradient("dx", {N})};
+    return {input("x", {N}, positive ? uniform(0.5, 2) : normal(), "fb"), result("out", {N}, "f"), input("dout", {N}, normal(), "b"),
+            gradient("dx", {N})};
 }
 
 std::vector<Declared> binary_tensors(int64_t n) {
