@@ -39,7 +39,7 @@ IFS=, read -r -a kernel_list <<<"$kernels"
 for k in "${kernel_list[@]}"; do
     case $k in plain | mma | hopper) ;; *) usage "--kernels $k: expected some of plain,mma,hopper" ;; esac
 done
-[[ $backend == cpu ]] && kernel_list=(plain)
+[[ $backend == cpu ]] && kernels=plain && kernel_list=(plain)
 dry=$([[ $backend == cuda ]] || echo 1)
 
 # ---- stages: names, in order of what matters most ----
@@ -506,7 +506,7 @@ joined() { paste -sd, "$1"; }
 
 percent() { LC_ALL=C awk -v x="$1" 'BEGIN { if (x == "null" || x == "") print ""; else printf "%.0f %%", 100 * x }'; }
 shape_of() { printf %s "$1" | sed -n 's/.*"shape": \[\([^]]*\)\].*/\1/p' | tr -d ' '; }
-cells() { printf '| '; printf '%s | ' "$@"; printf '\n'; } # one row
+cells() { printf '|'; printf ' %s |' "$@"; printf '\n'; } # one row
 {
     printf '# GPU check of %s: %s\n\n**%s.**\n\n' "$(date +%F)" "$device" "$verdict"
     printf 'Commit %s, build %s. Driver and clocks: %s. Made by `scripts/gpu-check.sh`; all fields are in `%s.json`.\n\n' \
