@@ -8,12 +8,12 @@ function(run)
 endfunction()
 run(${CMAKE_COMMAND} -DDF_ROOT=${DF_ROOT} -DDF_CACHE=${DF_BUILD}/build-id.cmake -P ${DF_ROOT}/cmake/BuildId.cmake)
 # Sanitizers make optimised code slow to compile and little faster to run.
-set(kind -DCMAKE_BUILD_TYPE=Release -DDF_CUDA=AUTO)
+set(kind -DCMAKE_BUILD_TYPE=Release -DDF_CUDA=AUTO -DDF_BENCH=ON)
 if(DF_SANITIZE)
-  set(kind -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O1 -DDF_CUDA=OFF)
+  set(kind -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O1 -DDF_CUDA=OFF -DDF_BENCH=OFF)
 endif()
 run(${CMAKE_COMMAND} -C ${DF_BUILD}/build-id.cmake -S ${DF_ROOT}/cmake -B ${DF_BUILD} ${kind}
-    -DDF_TESTS=ON -DDF_BENCH=OFF "-DDF_SANITIZE=${DF_SANITIZE}")
+    -DDF_TESTS=ON "-DDF_SANITIZE=${DF_SANITIZE}")
 run(${CMAKE_COMMAND} --build ${DF_BUILD} --parallel ${DF_JOBS})
 
 set(selection "")

@@ -267,6 +267,8 @@ void close(df_queue* queue) {
     const CurrentDevice current(queue->device);
     if (queue->lost.load(std::memory_order_relaxed) == 0) {
         close_cublaslt(queue->cublaslt);
+        for (const cudaEvent_t event : queue->timer)
+            if (event != nullptr) cudaEventDestroy(event);
         cudaStreamDestroy(queue->own_stream);
     }
     delete queue;
@@ -312,6 +314,31 @@ int synchronize(df_queue* queue, df_error* error) {
     const CurrentDevice current(queue->device);
     const Call call = call_on(queue, "synchronize", error);
     return call.check(cudaStreamSynchronize(call.stream), "stream");
+}
+
+int start_timer(df_queue* queue, df_error* error) {
+    if (const int status = lost_already(queue, "start_timer", error)) return status;
+    const CurrentDevice current(queue->device);
+    const Call call = call_on(queue, "start_timer", error);
+    for (cudaEvent_t& event : queue->timer)
+        if (event == nullptr)
+            if (const int status = call.check(cudaEventCreate(&event), "event")) return status;
+    if (const int status = call.check(cudaEventRecord(queue->timer[0], call.stream), "event")) return status;
+    queue->timing.store(true);
+    return DF_OK;
+}
+
+int stop_timer(df_queue* queue, double* seconds, df_error* error) {
+    if (const int status = lost_already(queue, "stop_timer", error)) return status;
+    if (!queue->timing.exchange(false)) return fail(error, DF_INVALID_STATE, "timer: stopped without being started");
+    const CurrentDevice current(queue->device);
+    const Call call = call_on(queue, "stop_timer", error);
+    float milliseconds = 0;
+    if (const int status = call.check(cudaEventRecord(queue->timer[1], call.stream), "event")) return status;
+    if (const int status = call.check(cudaEventSynchronize(queue->timer[1]), "event")) return status;
+    if (const int status = call.check(cudaEventElapsedTime(&milliseconds, queue->timer[0], queue->timer[1]), "event")) return status;
+    *seconds = static_cast<double>(milliseconds) * 1e-3;
+    return DF_OK;
 }
 
 /// Work already queued on the old stream is waited for, so that ops and pooled memory keep their order across the change.
@@ -369,6 +396,7 @@ int serve(df_queue* queue, const char* op, int (*run)(const Call&, const Args*),
 
 const df_backend kBackend = {
     sizeof(df_backend), DF_BACKEND_ABI, kName, DF_BUILD_ID, device_count, describe, set_option, open, close, describe_queue,
+    start_timer, stop_timer,
     [](df_queue*) -> int { return 1; },
     [](df_queue*, int, double*, df_error* error) -> int { return fail(error, DF_UNSUPPORTED, "peak: the cuda backend does not measure it"); },
     synchronize, set_stream, allocate, deallocate, write, read,

@@ -22,6 +22,8 @@ struct df_queue {
     int compute_capability = 0; /* 10 major + minor */
     int multiprocessors = 1;
     df_host host = {};
+    cudaEvent_t timer[2] = {}; /* start and stop, made by the first start_timer */
+    std::atomic<bool> timing{false};
     cudaStream_t own_stream = nullptr;
     std::atomic<cudaStream_t> stream{nullptr};
     std::atomic<int> lost{0}; /* the sticky CUDA error that took the context, 0 while it lives */

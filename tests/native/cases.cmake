@@ -1,4 +1,4 @@
-# df_cases: the case of every op with its plain reference, shared by df_tests and df_bench.
+# df_cases: the case of every op with its plain reference.
 if(TARGET df_cases)
   return()
 endif()

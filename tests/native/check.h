@@ -27,6 +27,7 @@ struct Options {
     bool contiguous = false;
     int64_t T = 65536;  // of the memory check
     int threads = 0;    // 0: all
+    int64_t repeat = 0; // of the determinism check on a device, 0: its own number
     std::vector<BackendOption> backend_options;
 
     int64_t number(int64_t own) const { return cases > 0 ? cases : own; }

@@ -25,10 +25,10 @@ const Check kChecks[] = {
     {"identities", check_identities, "identities of the ops in float64"},
     {"masked", check_masked, "masked keys and values change no bit; rows with nothing to attend"},
     {"memory", check_memory, "attention and momentum attention over a long sequence stay within their memory"},
-    {"determinism", check_determinism, "same bits with 1, 2, 3 and 8 threads"},
+    {"determinism", check_determinism, "same bits with 1, 2, 3 and 8 threads; on a device, in every one of --repeat runs"},
     {"hostile", check_hostile, "extreme numbers"},
     {"errors", check_errors, "wrong calls are refused with a sentence that names the argument"},
-    {"out-of-memory", check_out_of_memory, "every allocation failing in turn"},
+    {"out-of-memory", check_out_of_memory, "every allocation failing in turn; on a device, memory that is used up"},
     {"steady-state", check_steady_state, "nothing is allocated from the system after the first call"},
     {"threads", check_threads, "several threads on one device"},
     {"hopper", check_hopper, "cases that the kernels of sm_90a serve, and that it is they who do (--option cuda.kernels=hopper)"},
@@ -72,6 +72,8 @@ int main(int argc, char** argv) {
             options.op = value;
         else if (flag == "--cases")
             options.cases = std::atoll(value.c_str());
+        else if (flag == "--repeat")
+            options.repeat = std::atoll(value.c_str());
         else if (flag == "--seed")
             options.seed = std::strtoull(value.c_str(), nullptr, 10);
         else if (flag == "--threads")

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <time.h>
 
 #define __global__
 #define __device__
@@ -194,6 +195,27 @@ inline cudaError_t cudaDriverGetVersion(int* version) {
 }
 inline cudaError_t cudaRuntimeGetVersion(int* version) {
     *version = 0;
+    return cudaSuccess;
+}
+/// An event holds the time at which it was recorded: kernels are done when a launch returns.
+using cudaEvent_t = double*;
+inline cudaError_t cudaEventCreate(cudaEvent_t* event) {
+    *event = new double(0);
+    return cudaSuccess;
+}
+inline cudaError_t cudaEventDestroy(cudaEvent_t event) {
+    delete event;
+    return cudaSuccess;
+}
+inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
+    timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    *event = static_cast<double>(now.tv_sec) * 1e3 + static_cast<double>(now.tv_nsec) * 1e-6;
+    return cudaSuccess;
+}
+inline cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
+inline cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t stop) {
+    *milliseconds = static_cast<float>(*stop - *start);
     return cudaSuccess;
 }
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total);

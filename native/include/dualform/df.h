@@ -90,6 +90,11 @@ DF_API df_status df_device_describe(const df_device* device, char* text, size_t 
 /** What its threads can do at most, in 1e9 flops a second: multiply-adds in registers, by the instruction that products of this dtype are
  *  formed with (a floating dtype; BF16: AMX, AVX512_BF16 or float32). Measured anew in some 30 ms. DF_UNSUPPORTED on CUDA. */
 DF_API df_status df_device_peak_gflops(df_device* device, df_dtype dtype, double* gflops);
+/** A stopwatch for benchmarks: start, queue work, stop. *seconds is the time between the two on the device (CUDA: between two events on its
+ *  stream, so that the host's own time does not count while the queue is full; CPU: by the clock). stop waits for the work. One stopwatch a
+ *  device; DF_INVALID_STATE when stop comes without start. */
+DF_API df_status df_device_start_timer(df_device* device);
+DF_API df_status df_device_stop_timer(df_device* device, double* seconds);
 /** Waits for everything queued (CPU: returns at once). */
 DF_API df_status df_device_synchronize(df_device* device);
 DF_API int64_t df_device_stat(const df_device* device, df_stat which);

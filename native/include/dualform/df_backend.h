@@ -169,6 +169,9 @@ typedef struct df_backend {
     int (*open)(int index, int threads, const df_host* host, df_queue** out, df_error*);
     void (*close)(df_queue*);
     int (*describe_queue)(df_queue*, char* text, size_t n, df_error*);
+    /** df_device_start_timer, df_device_stop_timer. */
+    int (*start_timer)(df_queue*, df_error*);
+    int (*stop_timer)(df_queue*, double* seconds, df_error*);
     int (*threads)(df_queue*);
     /** df_device_peak_gflops; DF_UNSUPPORTED where it cannot be measured. */
     int (*peak)(df_queue*, int dtype, double* gflops, df_error*);

@@ -42,6 +42,7 @@ struct df_queue {
     dualform::cpu::ThreadPool pool;
     df_host host;
     const dualform::cpu::Level& level;
+    std::atomic<int64_t> timer_start{-1};  // below 0: not started
 };
 
 namespace dualform::cpu {
@@ -218,6 +219,22 @@ int peak(df_queue* queue, int dtype, double* gflops, df_error*) {
     return DF_OK;
 }
 
+int64_t now() {
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+int start_timer(df_queue* queue, df_error*) {
+    queue->timer_start.store(now());
+    return DF_OK;
+}
+
+int stop_timer(df_queue* queue, double* seconds, df_error* error) {
+    const int64_t stop = now(), start = queue->timer_start.exchange(-1);
+    if (start < 0) return fail(error, DF_INVALID_STATE, "timer: stopped without being started");
+    *seconds = static_cast<double>(stop - start) * 1e-9;
+    return DF_OK;
+}
+
 int synchronize(df_queue*, df_error*) { return DF_OK; }
 
 int set_stream(df_queue*, void*, df_error* error) { return fail(error, DF_UNSUPPORTED, "stream: the cpu backend has no streams"); }
@@ -245,6 +262,7 @@ int copy_bytes(df_queue*, void* to, const void* from, size_t bytes, df_error*) {
 
 const df_backend kBackend = {
     sizeof(df_backend), DF_BACKEND_ABI, "cpu", DF_BUILD_ID, device_count, describe, set_option, open, close, describe_queue,
+    start_timer, stop_timer,
     [](df_queue* queue) -> int { return queue->pool.threads(); }, peak, synchronize, set_stream, allocate, deallocate, copy_bytes, copy_bytes,
     {DF_CPU_KERNELS(DF_FORWARD)}};
 

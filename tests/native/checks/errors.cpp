@@ -208,6 +208,17 @@ void check_errors(const Options& options, Report& report) {
     if (options.backend == "cpu")  // CUDA serves no F64
         r.refused("hi - lo beyond F64", df_random_uniform(wide_range, 1, 0, -1.7e308, 1.7e308), "hi - lo");
 
+    // The stopwatch.
+    double seconds = -1;
+    r.refused("a timer of no device", df_device_start_timer(nullptr), "device");
+    r.refused("a timer without a place", df_device_stop_timer(device, nullptr), "seconds");
+    r.expect("a timer that was not started", df_device_stop_timer(device, &seconds), DF_INVALID_STATE, "timer");
+    require_ok(df_device_start_timer(device), "start");
+    require_ok(df_fill(p, 1), "fill");
+    require_ok(df_device_stop_timer(device, &seconds), "stop");
+    report.expect(seconds >= 0 && seconds < 60, "a fill took " + std::to_string(seconds) + " seconds");
+    r.expect("a timer stopped twice", df_device_stop_timer(device, &seconds), DF_INVALID_STATE, "timer");
+
     // A device with live tensors refuses to close and goes on working.
     df_device* busy = nullptr;
     require_ok(df_device_open(options.backend.c_str(), 0, 1, &busy), "device");

@@ -102,10 +102,8 @@ final class BenchCommand implements Callable<Integer> {
         double bytes;
         try (BenchTensors tensors = new BenchTensors(device, type, null)) {
             Workload workload = work.make(tensors, sizes, timed);
-            times = Sampling.of(seconds, workload.preparation(), () -> {
-                workload.run();
-                device.synchronize();
-            });
+            double shortest = device.backend() == Backend.CPU ? Sampling.SHORT : Sampling.SHORT_WHEN_QUEUED;
+            times = Sampling.of(seconds, shortest, workload.preparation(), workload::run, device::synchronize);
             bytes = workload.bytes();
         }
         peak = Math.max(peak, peak(device, type));
