@@ -1,4 +1,7 @@
 // The dual form of a gradient step as matrix products: primal forms delta_w = e^T xp once in float, dual chains (x xp^T) e in tiles.
+#include "dual_form.h"
+
+#include "choice.h"
 #include "kernels.h"
 #include "matmul.h"
 
@@ -45,20 +48,40 @@ int apply(const Call& call, const df_view* out, const df_view* x, const df_view*
     return multiply(call, p);
 }
 
+/// The first of the kernels that serves, where kernels other than plain are chosen.
+int on_tensor_cores(const Call& call, const df_dual_args* args, bool* served,
+                    std::initializer_list<int (*)(const Call&, const df_dual_args*, bool*)> kernel) {
+    if (kernels() == Kernels::kPlain) return DF_OK;
+    for (const auto serve : kernel) {
+        const int status = serve(call, args, served);
+        if (status != DF_OK || *served) return status;
+    }
+    return DF_OK;
+}
+
 }  // namespace
 
 int delta_accumulate(const Call& call, const df_dual_args* args) {
     if (const int status = call.require_device_floats({args->delta_w, args->e, args->xp})) return status;
+    bool served = false;
+    if (const int status = on_tensor_cores(call, args, &served, {delta_accumulate_mma})) return status;
+    if (served) return DF_OK;
     return outer_sum(call, matrix(args->delta_w), args->e, args->xp, args->accumulate != 0);
 }
 
 int delta_apply(const Call& call, const df_dual_args* args) {
     if (const int status = call.require_device_floats({args->out, args->x, args->w0, args->delta_w})) return status;
+    bool served = false;
+    if (const int status = on_tensor_cores(call, args, &served, {delta_apply_mma})) return status;
+    if (served) return DF_OK;
     return apply(call, args->out, args->x, args->w0, matrix(args->delta_w), false);
 }
 
 int dual_form_forward(const Call& call, const df_dual_args* args) {
     if (const int status = call.require_device_floats({args->out, args->delta_w, args->w0, args->e, args->xp, args->x})) return status;
+    bool served = false;
+    if (const int status = on_tensor_cores(call, args, &served, {dual_form_forward_step, dual_form_forward_mma})) return status;
+    if (served) return DF_OK;
     const int64_t m = args->x->shape[0], n = args->e->shape[0], i = args->x->shape[1], o = args->e->shape[1];
     if (args->form == DF_FORM_DUAL) {
         if (args->delta_w != nullptr)
@@ -82,6 +105,9 @@ int dual_form_backward(const Call& call, const df_dual_args* args) {
     if (const int status =
             call.require_device_floats({args->dw0, args->de, args->dxp, args->dx, args->dout, args->w0, args->e, args->xp, args->x}))
         return status;
+    bool served = false;
+    if (const int status = on_tensor_cores(call, args, &served, {dual_form_backward_mma})) return status;
+    if (served) return DF_OK;
     const int64_t m = args->x->shape[0], n = args->e->shape[0], i = args->x->shape[1], o = args->e->shape[1];
     if (args->dw0 != nullptr)
         if (const int status = outer_sum(call, matrix(args->dw0), args->dout, args->x, args->accumulate != 0)) return status;
