@@ -27,6 +27,7 @@ struct Options {
     int64_t T = 65536;  // of the memory check
     int threads = 0;    // 0: all
     std::vector<BackendOption> backend_options;
+    std::map<std::string, int64_t> draw;  // dimensions and options of the cases that are given, by name
 
     int64_t number(int64_t own) const { return cases > 0 ? cases : own; }
     bool wants(const std::string& name) const { return op.empty() || op == name; }

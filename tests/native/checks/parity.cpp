@@ -23,7 +23,9 @@ void check_parity(const Options& options, Report& report) {
                 const uint64_t seed = options.seed + static_cast<uint64_t>(i);
                 // The emulator is too slow for large cases.
                 const bool large = dtype != DF_F64 && i % kLargeEvery == kLargeEvery - 1 && options.backend != "cuda-emulated";
-                Drawn d = draw_case(name, dtype, seed, false, {{"large", large}});
+                std::map<std::string, int64_t> given = options.draw;
+                given.emplace("large", large);
+                Drawn d = draw_case(name, dtype, seed, false, given);
                 Fixture fixture(device, *d.op, d.values, options.placement(), seed);
                 const df_status status = call(*d.op, fixture.handles());
                 if (status == DF_UNSUPPORTED) {
