@@ -47,7 +47,8 @@ else()
 endif()
 
 if(DF_TESTS)
-  add_library(dualform_cuda_emulated MODULE ${DF_ROOT}/cuda/src/emulation/cuda_on_host.cpp)
+  add_library(dualform_cuda_emulated MODULE ${DF_ROOT}/cuda/src/emulation/cuda_on_host.cpp
+    ${DF_ROOT}/cuda/src/emulation/hopper_on_host.cpp)
   # The same sources as C++, each through a one-line file: CMake knows .cu as CUDA and nothing else.
   foreach(source ${DF_CUDA_SOURCES})
     get_filename_component(stem ${source} NAME_WE)

@@ -283,6 +283,7 @@ int open(int index, int, const df_host* host, df_queue** out, df_error* error) {
     auto* queue = new (std::nothrow) df_queue;
     if (queue == nullptr) return fail(error, DF_OUT_OF_MEMORY, "no memory for a %s device", kName);
     queue->device = index;
+    queue->compute_capability = 10 * properties.major + properties.minor;
     queue->host = *host;
     const CurrentDevice current(index);
     if (const cudaError_t code = cudaStreamCreateWithFlags(&queue->own_stream, cudaStreamNonBlocking); code != cudaSuccess) {

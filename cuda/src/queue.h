@@ -19,6 +19,7 @@ struct Cublaslt;
 /// One open device. The fields set by open never change; the stream and the lost code may be read by several threads.
 struct df_queue {
     int device = 0;
+    int compute_capability = 0; /* 10 major + minor */
     df_host host = {};
     cudaStream_t own_stream = nullptr;
     std::atomic<cudaStream_t> stream{nullptr};

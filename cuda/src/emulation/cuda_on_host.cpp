@@ -17,9 +17,9 @@ namespace dualform::cuda::emulation {
 namespace {
 
 constexpr size_t kStackBytes = 128 * 1024;
-constexpr size_t kMaxShared = 99 * 1024; /* what a block can have on every device of compute capability 8.0 and above */
-constexpr size_t kSharedAlignment = 1024; /* what the strictest kernel may ask of dynamic shared memory */
 constexpr int kMaxThreads = 1024, kWarpSize = 32;
+constexpr size_t kSharedStart = 1024 + 128; /* address of the first byte of dynamic shared memory: aligned to 128 and no more */
+constexpr size_t kSharedBytes = 256 * 1024;
 
 }  // namespace
 
@@ -53,6 +53,7 @@ extern "C" void df_emulation_switch(void** from, void* to);
 
 Fiber* running = nullptr;
 Block block = {};
+Beside beside;
 
 namespace {
 
@@ -71,9 +72,10 @@ struct Machine {
     std::vector<Fiber> fibers;
     std::vector<uint64_t> exchange; /* one slot a thread */
     std::vector<Copies> copies;     /* the same */
-    std::vector<double> shared;
-    size_t shared_bytes = 0; /* what the launch asked for */
+    char* shared = nullptr;         /* the whole window; dynamic shared memory starts at kSharedStart */
+    size_t shared_bytes = 0;        /* what the launch asked for */
     int error = kSuccess;
+    char fault[200] = ""; /* of a kLaunchFailure */
     void* scheduler = nullptr;
     void (*body)(void*) = nullptr;
     void* context = nullptr;
@@ -85,6 +87,7 @@ struct Machine {
 #endif
 
     ~Machine() {
+        free(shared);
         for (Fiber& fiber : fibers)
             if (fiber.stack != nullptr) munmap(fiber.stack, kStackBytes);
     }
@@ -181,7 +184,8 @@ bool run_block(Machine& m) {
         m.copies[t].copies.clear();
         m.copies[t].ends.clear();
     }
-    memset(static_cast<void*>(m.shared.data()), 0xff, m.shared.size() * sizeof(double));
+    memset(m.shared + kSharedStart, 0xff, m.shared_bytes);
+    if (beside.begin != nullptr) beside.begin();
     for (bool backwards = block.index.x % 2 != 0; m.alive > 0; backwards = !backwards) {
         bool ran = false;
         for (int i = 0; i < m.threads; ++i) {
@@ -191,15 +195,20 @@ bool run_block(Machine& m) {
             resume(m, t);
             ran = true;
         }
-        if (!ran) return false;
+        if (beside.step != nullptr && beside.step(!ran)) ran = true;
+        if (!ran) {
+            fault("a barrier that some threads of the block never reach");
+            return false;
+        }
     }
-    return true;
+    if (beside.end != nullptr) beside.end();
+    return m.fault[0] == 0;
 }
 
 }  // namespace
 
-int run_threads(int64_t blocks, int threads, size_t shared, void (*body)(void*), void* context) {
-    if (threads < 1 || threads > kMaxThreads || threads % kWarpSize != 0 || shared > kMaxShared) return kInvalidConfiguration;
+int run_threads(int64_t blocks, int threads, size_t shared, void (*body)(void*), void* context, size_t max_shared) {
+    if (threads < 1 || threads > kMaxThreads || threads % kWarpSize != 0 || shared > max_shared) return kInvalidConfiguration;
     std::lock_guard<std::mutex> lock(one_at_a_time);
     Machine& m = machine;
     m.threads = threads;
@@ -214,9 +223,14 @@ int run_threads(int64_t blocks, int threads, size_t shared, void (*body)(void*),
     }
     m.exchange.resize(m.fibers.size());
     m.copies.resize(m.fibers.size());
-    m.shared.resize((shared + kSharedAlignment) / sizeof(double) + 1);
+    if (m.shared == nullptr) {
+        void* memory = nullptr;
+        if (posix_memalign(&memory, 1024, kSharedBytes) != 0) return kOutOfMemory;
+        m.shared = static_cast<char*>(memory);
+    }
     m.shared_bytes = shared;
     m.error = kSuccess;
+    m.fault[0] = 0;
 #if !defined(__x86_64__)
     m.contexts.resize(m.fibers.size());
 #endif
@@ -246,9 +260,25 @@ void warp_barrier() {
     wait_while(m, &m.warp_phase[warp], phase);
 }
 
-void* dynamic_shared() {
-    const auto address = reinterpret_cast<uintptr_t>(machine.shared.data());
-    return reinterpret_cast<void*>((address + kSharedAlignment - 1) / kSharedAlignment * kSharedAlignment);
+void* dynamic_shared() { return machine.shared + kSharedStart; }
+
+uint32_t shared_address(const void* p) {
+    const char* const byte = static_cast<const char*>(p);
+    if (byte < machine.shared + kSharedStart || byte > machine.shared + kSharedStart + machine.shared_bytes) {
+        fault("an address outside dynamic shared memory");
+        return 0;
+    }
+    return static_cast<uint32_t>(byte - machine.shared);
+}
+
+char* shared_at(uint32_t address, size_t bytes) {
+    return address < kSharedStart || address + bytes > kSharedStart + machine.shared_bytes ? nullptr : machine.shared + address;
+}
+
+void sleep_while(const int* word, int value) { wait_while(machine, word, value); }
+
+void fault(const char* sentence) {
+    if (machine.fault[0] == 0) snprintf(machine.fault, sizeof machine.fault, "%s", sentence);
 }
 void fault(Error error) { machine.error = error; }
 void exchange_put(uint64_t bits) { machine.exchange[running->index.x] = bits; }
@@ -428,7 +458,7 @@ cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total) {
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
     snprintf(properties->name, sizeof properties->name, "host emulation");
     properties->totalGlobalMem = 0;
-    properties->major = 8;
+    properties->major = 9; /* hopper_on_host.h */
     properties->minor = 0;
     return cudaSuccess;
 }
@@ -446,5 +476,5 @@ const char* cudaGetErrorName(cudaError_t code) {
 }
 
 const char* cudaGetErrorString(cudaError_t code) {
-    return code == 719 ? "a barrier that some threads of the block never reach" : cudaGetErrorName(code);
+    return code == 719 ? dualform::cuda::emulation::machine.fault : cudaGetErrorName(code);
 }

@@ -15,6 +15,8 @@
 #define __host__
 #define __launch_bounds__(...)
 #define __shared__ static /* one block runs at a time in the whole process */
+#define __grid_constant__
+#define __forceinline__ inline
 
 struct dim3 {
     unsigned x, y, z;
@@ -43,19 +45,38 @@ extern Block block;
 /// cudaError values that the emulation can produce.
 enum Error { kSuccess = 0, kOutOfMemory = 2, kInvalidConfiguration = 9, kIllegalAddress = 700, kMisalignedAddress = 716, kLaunchFailure = 719 };
 
-/// Runs body once per thread of every block. kLaunchFailure when the threads of a block wait for a barrier that cannot be reached.
-int run_threads(int64_t blocks, int threads, size_t shared, void (*body)(void*), void* context);
+/// Dynamic shared memory a block can have on every device of compute capability 8.0 and above.
+constexpr size_t kMaxShared = 99 * 1024;
+
+/// Runs body once per thread of every block. kLaunchFailure when the threads of a block wait for a barrier that cannot be reached, or
+/// when one of them called fault().
+int run_threads(int64_t blocks, int threads, size_t shared, void (*body)(void*), void* context, size_t max_shared);
 template <class Body>
-int run(int64_t blocks, int threads, size_t shared, Body&& body) {
+int run(int64_t blocks, int threads, size_t shared, Body&& body, size_t max_shared = kMaxShared) {
     return run_threads(
         blocks, threads, shared, [](void* context) { (*static_cast<Body*>(context))(); },
-            const_cast<void*>(static_cast<const void*>(&body)));
+            const_cast<void*>(static_cast<const void*>(&body)), max_shared);
 }
 
 void block_barrier();
 void warp_barrier();
-/// The dynamic shared memory of the running block.
+/// The dynamic shared memory of the running block. It starts at a multiple of 128, on purpose not of 1024.
 void* dynamic_shared();
+/// The address of a byte of dynamic shared memory as the hardware counts it, and the way back (null outside of what was asked for).
+uint32_t shared_address(const void* p);
+char* shared_at(uint32_t address, size_t bytes);
+/// The running thread sleeps while *word == value.
+void sleep_while(const int* word, int value);
+/// A use of the hardware that the emulation knows to be wrong: the launch fails with this sentence (the first one counts).
+void fault(const char* sentence);
+
+/// Work that goes on beside the threads of a block (asynchronous copies). Null members are not called.
+struct Beside {
+    void (*begin)() = nullptr;        /* before a block */
+    bool (*step)(bool idle) = nullptr; /* after each round over the threads, idle when none could run; true when it did something */
+    void (*end)() = nullptr;          /* after a block */
+};
+extern Beside beside;
 /// Eight bytes that lane `lane` of the running warp left with exchange_put.
 void exchange_put(uint64_t bits);
 uint64_t exchange_get(int lane);
