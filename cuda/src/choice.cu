@@ -37,8 +37,8 @@ struct Served {
 constexpr Served kServed[] = {
     {"attention_forward", Kernels::kPlain},
     {"attention_backward", Kernels::kPlain},
-    {"linear_attention_forward", Kernels::kMma},
-    {"linear_attention_backward", Kernels::kMma}, /* ddecay: plain */
+    {"linear_attention_forward", Kernels::kHopper},
+    {"linear_attention_backward", Kernels::kHopper}, /* ddecay: plain */
     {"delta_accumulate", Kernels::kMma},
     {"delta_apply", Kernels::kMma},
     {"dual_form_forward", Kernels::kMma},

@@ -160,6 +160,8 @@ __global__ void __launch_bounds__(kStateThreads, Size == 256 ? 1 : 2) delta_mma(
     load(first, shared);
     each_state_element<Size>(state, values, s.keys, [&](int a, int c, float& r) {
         if (s.plus.data) r += s.plus.data.load(s.plus.at(at.problem, 0, at.a0 + a, c));
+    });
+    each_state_element<Size>(state, values, s.keys, [&](int a, int c, float& r) {
         if (s.w0.data) r += s.w0.data.load(s.w0.at(at.problem, 0, at.a0 + a, c));
     });
     int stage = 0;
@@ -336,7 +338,11 @@ private:
     int launch_sized(const char* name, const Passes& p, int64_t blocks, bool primal) {
         using Tiles = StateTiles<Size, Chunk, Parts>;
         constexpr int kStage = Tiles::kStage - Tiles::kY;
-        if (primal) return launch(call_, name, blocks, kStateThreads, 2 * kStage, delta_mma<Size, Chunk, Parts>, p);
+        if (primal) {
+            constexpr int kTerms = Size == 256 ? 32 : Chunk; /* the state leaves no registers for more */
+            constexpr int kTermStage = StateTiles<Size, kTerms, Parts>::kStage - StateTiles<Size, kTerms, Parts>::kY;
+            return launch(call_, name, blocks, kStateThreads, 2 * kTermStage, delta_mma<Size, kTerms, Parts>, p);
+        }
         return launch(call_, name, blocks, kStateThreads, Parts * (Tiles::kWide + Tiles::kWeights) + Stages * kStage,
                       chain_mma<Size, Chunk, Parts, Stages>, p);
     }

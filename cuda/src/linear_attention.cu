@@ -197,18 +197,27 @@ int run(const Call& call, const char* name, const Sweep& s) {
     return launch(call, name, blocks, kTileThreads, floats * sizeof(float), linear_attention_sweep<Tangents>, s);
 }
 
+/// The first of the kernels that serves, where kernels other than plain are chosen.
+int on_tensor_cores(const Call& call, const df_linear_attention_args* args, bool* served,
+                    std::initializer_list<int (*)(const Call&, const df_linear_attention_args*, bool*)> kernel) {
+    if (kernels() == Kernels::kPlain) return DF_OK;
+    for (const auto serve : kernel) {
+        const int status = serve(call, args, served);
+        if (status != DF_OK || *served) return status;
+    }
+    return DF_OK;
+}
+
 }  // namespace
 
 int linear_attention_forward(const Call& call, const df_linear_attention_args* args) {
     if (const int status = call.require_device_floats({args->out, args->state_out, args->q, args->k, args->v, args->decay, args->state_in}))
         return status;
-    if (kernels() != Kernels::kPlain) {
-        bool served = false;
-        if (const int status = linear_attention_forward_step(call, args, &served)) return status;
-        if (served) return DF_OK;
-        if (const int status = linear_attention_forward_mma(call, args, &served)) return status;
-        if (served) return DF_OK;
-    }
+    bool served = false;
+    if (const int status = on_tensor_cores(call, args, &served, {linear_attention_forward_step, linear_attention_forward_hopper,
+                                                                 linear_attention_forward_mma}))
+        return status;
+    if (served) return DF_OK;
     Sweep s = sweep(args, args->out, args->q, args->k, args->v, false);
     s.initial = state(args->state_in, false);
     s.initial_is_before = true;
@@ -222,11 +231,10 @@ int linear_attention_backward(const Call& call, const df_linear_attention_args* 
                                                        args->dstate_out, args->q,
                                                        args->k, args->v, args->decay, args->state_in}))
         return status;
-    if (kernels() != Kernels::kPlain) {
-        bool served = false;
-        if (const int status = linear_attention_backward_mma(call, args, &served)) return status;
-        if (served) return linear_attention_decay_gradient(call, args);
-    }
+    bool served = false;
+    if (const int status = on_tensor_cores(call, args, &served, {linear_attention_backward_hopper, linear_attention_backward_mma}))
+        return status;
+    if (served) return linear_attention_decay_gradient(call, args);
     Sweep dq = sweep(args, args->dq, args->dout, args->v, args->k, false);
     dq.initial = state(args->state_in, true);
     dq.initial_is_before = true;

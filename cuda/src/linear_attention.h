@@ -54,6 +54,24 @@ inline State state(const df_view* view, bool transposed) {
     return s;
 }
 
+/// How T is cut.
+struct Segments {
+    int64_t count, length; /* length a multiple of 64 when there are several */
+};
+
+/// `blocks` blocks would walk all of T each. With fewer than the 132 multiprocessors of the largest device this is written for, part of it
+/// idles: then twice as many, but no segment below 512 tokens, where three launches cost more than they save.
+constexpr Segments linear_attention_segments(int64_t tokens, int64_t blocks) {
+    constexpr int64_t kMultiprocessors = 132, kLeast = 512;
+    const int64_t wanted = smaller(ceil_div(2 * kMultiprocessors, larger<int64_t>(blocks, 1)), tokens / kLeast);
+    if (blocks >= kMultiprocessors || wanted < 2) return {1, tokens};
+    const int64_t length = ceil_div(ceil_div(tokens, wanted), 64) * 64;
+    return {ceil_div(tokens, length), length};
+}
+static_assert(linear_attention_segments(8192, 132).count == 1 && linear_attention_segments(1023, 1).count == 1, "one pass");
+static_assert(linear_attention_segments(1024, 1).count == 2 && linear_attention_segments(1025, 1).length == 576, "the last segment is the short one");
+static_assert(linear_attention_segments(8192, 64).count == 5 && linear_attention_segments(8192, 64).length == 1664, "fills the device");
+
 /// ddecay, from a forward sweep that carries the state's derivative beside it. Nothing to do without ddecay.
 int linear_attention_decay_gradient(const Call& call, const df_linear_attention_args* args);
 
@@ -61,6 +79,9 @@ int linear_attention_decay_gradient(const Call& call, const df_linear_attention_
 int linear_attention_forward_mma(const Call& call, const df_linear_attention_args* args, bool* served);
 /// dq, dk, dv and dstate_in.
 int linear_attention_backward_mma(const Call& call, const df_linear_attention_args* args, bool* served);
+/// For compute capability 9.0, bfloat16, head sizes 64 and 128; the rest is left to the others.
+int linear_attention_forward_hopper(const Call& call, const df_linear_attention_args* args, bool* served);
+int linear_attention_backward_hopper(const Call& call, const df_linear_attention_args* args, bool* served);
 /// One token, the state read and written once; *served stays false for more tokens or a layout that 16-byte accesses cannot follow.
 int linear_attention_forward_step(const Call& call, const df_linear_attention_args* args, bool* served);
 

@@ -28,24 +28,6 @@ struct Sweep {
     bool vectors_in = false, vectors_out = false;
 };
 
-/// How T is cut.
-struct Segments {
-    int64_t count, length; /* length a multiple of 64 when there are several */
-};
-
-/// `blocks` blocks would walk all of T each. With fewer than the 132 multiprocessors of the largest device this is written for, part of it
-/// idles: then twice as many, but no segment below 512 tokens, where three launches cost more than they save.
-__host__ __device__ constexpr Segments segments_of(int64_t tokens, int64_t blocks) {
-    constexpr int64_t kMultiprocessors = 132, kLeast = 512;
-    const int64_t wanted = smaller(ceil_div(2 * kMultiprocessors, larger<int64_t>(blocks, 1)), tokens / kLeast);
-    if (blocks >= kMultiprocessors || wanted < 2) return {1, tokens};
-    const int64_t length = ceil_div(ceil_div(tokens, wanted), 64) * 64;
-    return {ceil_div(tokens, length), length};
-}
-static_assert(segments_of(8192, 132).count == 1 && segments_of(1023, 1).count == 1, "one pass");
-static_assert(segments_of(1024, 1).count == 2 && segments_of(1025, 1).length == 576, "the last segment is the short one");
-static_assert(segments_of(8192, 64).count == 5 && segments_of(8192, 64).length == 1664, "fills the device");
-
 struct Sweeps {
     Sweep sweep[kSweeps];
     int sweeps = 0, batch = 0, heads = 0, head_size = 0, slices = 0;
@@ -223,7 +205,7 @@ public:
     }
     int run(const Call& call, const char* name) {
         const bool half = args_->q->dtype == DF_BF16;
-        p_.segments = segments_of(p_.tokens, static_cast<int64_t>(p_.sweeps) * p_.batch * p_.heads * p_.slices);
+        p_.segments = linear_attention_segments(p_.tokens, static_cast<int64_t>(p_.sweeps) * p_.batch * p_.heads * p_.slices);
         if (p_.segments.count == 1) return launch_sweeps(call, name, p_, half);
         const int64_t states = p_.sweeps * (p_.segments.count - 1) * p_.batch * p_.heads, size = int64_t{p_.head_size} * p_.head_size;
         Scratch carried(call, states * size * static_cast<int64_t>(sizeof(float)));

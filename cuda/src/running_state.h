@@ -48,6 +48,15 @@ __device__ inline float rest_of(float value, float high) {
     return rest == rest ? rest : 0.0f;
 }
 
+/// Address of chunk 2 pair + half of row `row` + more, more a multiple of 8: what swizzle<Chunks> says, put so that over all pairs and all
+/// `more` known to the compiler only four addresses differ by more than a constant. Otherwise it keeps one in a register for each.
+template <int Chunks>
+__device__ inline SharedAddress chunk_address(SharedAddress tile, int row, int half, int more, int pair) {
+    static_assert(Chunks >= 8, "the swizzle over eight rows");
+    const int own = (row * Chunks + (2 * (pair % 4) ^ (half ^ (row & 7)))) * 16;
+    return tile + own + (more * Chunks + pair / 4 * 8) * 16;
+}
+
 /// One tile: rows row0.. of `rows`, columns column0..; zero beyond the rows' end and the width. bf16 rows of 16-byte addresses are copied
 /// asynchronously (commit and wait are the caller's), all others go through registers.
 template <int Columns, int Chunk, int Parts>
@@ -111,7 +120,7 @@ __device__ inline void store_scores(SharedAddress scores, SharedAddress x, Share
     for (int s = 0; s < steps; ++s) {
         uint32_t a[Parts][4];
 #pragma unroll
-        for (int p = 0; p < Parts; ++p) ldmatrix_x4(a[p], x + p * kPart + swizzle<Size / 8>(row0 + lane % 16, 2 * s + lane / 16));
+        for (int p = 0; p < Parts; ++p) ldmatrix_x4(a[p], chunk_address<Size / 8>(x + p * kPart, lane % 16, lane / 16, row0, s));
 #pragma unroll
         for (int n = 0; n < kPairs; ++n) {
             const int j = column0 + 16 * n;
@@ -119,7 +128,7 @@ __device__ inline void store_scores(SharedAddress scores, SharedAddress x, Share
             uint32_t b[Parts][4];
 #pragma unroll
             for (int p = 0; p < Parts; ++p)
-                ldmatrix_x4(b[p], y + p * kPart + swizzle<Size / 8>(j + lane % 8 + lane / 16 * 8, 2 * s + lane / 8 % 2));
+                ldmatrix_x4(b[p], chunk_address<Size / 8>(y + p * kPart, lane % 8 + lane / 16 * 8, lane / 8 % 2, j, s));
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
                 mma_m16n8k16_bf16(sum[n][half], a[0], b[0][2 * half], b[0][2 * half + 1]);
@@ -191,7 +200,7 @@ __device__ inline void add_x_state(float (&out)[Chunk / 16][2][4], const float (
         for (int m = 0; m < Chunk / 16; ++m) {
             uint32_t a[Parts][4];
 #pragma unroll
-            for (int p = 0; p < Parts; ++p) ldmatrix_x4(a[p], x + p * kPart + swizzle<Size / 8>(16 * m + lane % 16, 2 * s + lane / 16));
+            for (int p = 0; p < Parts; ++p) ldmatrix_x4(a[p], chunk_address<Size / 8>(x + p * kPart, lane % 16, lane / 16, 16 * m, s));
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
                 mma_m16n8k16_bf16(out[m][half], a[0], high[2 * half], high[2 * half + 1]);
@@ -243,7 +252,7 @@ __device__ inline void update_state(float (&state)[Size / 8][4], float keep, con
             uint32_t b[Parts][4];
 #pragma unroll
             for (int p = 0; p < Parts; ++p)
-                ldmatrix_x4_trans(b[p], y + p * kPart + swizzle<Size / 8>(16 * s + lane % 16, 2 * n + lane / 16));
+                ldmatrix_x4_trans(b[p], chunk_address<Size / 8>(y + p * kPart, lane % 16, lane / 16, 16 * s, n));
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
                 mma_m16n8k16_bf16(sum[half], left[0][s], b[0][2 * half], b[0][2 * half + 1]);
