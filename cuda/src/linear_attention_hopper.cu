@@ -16,7 +16,7 @@ namespace dualform::cuda {
 namespace {
 
 constexpr int kChunk = 64, kSweeps = 3, kWarps = 4;
-constexpr int kProducerRegisters = 24, kRegisters = 208; /* of 32768 for two blocks of 256 threads */
+constexpr int kProducerRegisters = 40, kRegisters = 216; /* times 128 threads: half the register file */
 constexpr uint32_t kPanelBytes = kChunk * hopper::kRowBytes;
 
 /// Shared memory, in bytes from a multiple of 1024 on; half of what a multiprocessor has.
@@ -44,20 +44,29 @@ struct Sweeps {
     Floats decay; /* absent: 1 */
 };
 
-/// Where the tokens of a chunk lie in the sweep: token r of n is the sweep's position(r) in the chunk.
-struct Chunk {
-    int n;
-    bool reversed;
-    /// decay's exponent between out row i and z row j, negative where j has not been seen.
-    __host__ __device__ constexpr int apart(int i, int j) const { return reversed ? j - i : i - j; }
-    /// Of the state as row i sees it. Rows beyond n do not matter.
-    __host__ __device__ constexpr int from_state(int i) const { return reversed ? (i < n ? n - 1 - i : 0) : i; }
-    /// Of row j in the state after the chunk.
-    __host__ __device__ constexpr int to_state(int j) const { return reversed ? j + 1 : (j < n ? n - j : 0); }
+/// Powers of a head's decay, laid out so that a thread finds those of its rows and columns at constant distances from one address, whatever
+/// the direction: an address for each would take the registers that the state needs.
+struct Powers {
+    float up[kChunk + 1];       /* decay^m */
+    float down[2 * kChunk + 1]; /* decay^(64 - m), 0 from 65 on */
+    float apart[2 * kChunk];    /* [64 + i - j]: decay^|i - j| where row i has seen row j, else 0 */
+
+    __device__ void fill(double decay, bool reversed) {
+        for (int m = threadIdx.x; m <= 2 * kChunk; m += blockDim.x) {
+            const int seen = reversed ? kChunk - m : m - kChunk;
+            if (m <= kChunk) up[m] = power(decay, m);
+            down[m] = m <= kChunk ? power(decay, kChunk - m) : 0.0f;
+            if (m < 2 * kChunk) apart[m] = seen < 0 ? 0.0f : power(decay, seen);
+        }
+    }
+    /// Of the state as row i of a chunk of n sees it: of rows beyond n it does not matter.
+    __device__ float from_state(int i, int n, bool reversed) const { return up[!reversed ? i : i < n ? n - 1 - i : 0]; }
+    /// [j]: of row j in the state after the chunk, with `shift` decays less.
+    __device__ const float* to_state(int n, int shift, bool reversed) const { return reversed ? up + 1 - shift : down + kChunk - n + shift; }
+
+private:
+    __device__ static float power(double decay, int m) { return static_cast<float>(pow(decay, static_cast<double>(m))); }
 };
-static_assert(Chunk{5, false}.from_state(0) == 0 && Chunk{5, true}.from_state(4) == 0 && Chunk{5, true}.from_state(0) == 4, "first seen");
-static_assert(Chunk{5, false}.to_state(0) == 5 && Chunk{5, true}.to_state(4) == 5 && Chunk{5, true}.to_state(0) == 1, "last added");
-static_assert(Chunk{5, true}.apart(1, 3) == 2 && Chunk{5, false}.apart(1, 3) < 0, "causal");
 
 #if DF_HOPPER_CODE && (defined(__CUDACC__) || defined(DF_CUDA_EMULATION))
 __device__ inline float rest_of(float value, int part) {
@@ -75,7 +84,7 @@ __global__ void __launch_bounds__(2 * hopper::kWarpgroup, 2) linear_attention_wg
     using hopper::Major;
     using L = Layout<HS>;
     constexpr int kStages = L::kStages, kPanels = L::kPanels, kSteps = kChunk / 16;
-    __shared__ float powers[kChunk + 1];
+    __shared__ Powers powers;
     char* const shared = hopper::aligned_shared();
     uint64_t *const full = reinterpret_cast<uint64_t*>(shared + L::kBarriersAt), *const empty = full + kStages;
     int block = static_cast<int>(blockIdx.x);
@@ -92,7 +101,7 @@ __global__ void __launch_bounds__(2 * hopper::kWarpgroup, 2) linear_attention_wg
         }
         hopper::barrier_init_fence();
     }
-    if (threadIdx.x <= kChunk) powers[threadIdx.x] = static_cast<float>(pow(decay, static_cast<double>(threadIdx.x)));
+    powers.fill(decay, s.reversed);
     __syncthreads();
 
     if (threadIdx.x < hopper::kWarpgroup) {
@@ -116,7 +125,10 @@ __global__ void __launch_bounds__(2 * hopper::kWarpgroup, 2) linear_attention_wg
     const int row = hopper::first_row(threadIdx.x), column = hopper::first_column(threadIdx.x);
     const int lane = threadIdx.x % kWarp, warp = threadIdx.x % hopper::kWarpgroup / kWarp;
     const bool leader = threadIdx.x == hopper::kWarpgroup;
-    char *const state_tile = shared + L::kStateAt, *const out_tile = shared + L::kOutAt;
+    char* const state_tile = shared + L::kStateAt;
+    SharedAddress own[8]; /* where the thread's part of 8 columns lies in the tiles of the state and of out */
+#pragma unroll
+    for (int n = 0; n < 8; ++n) own[n] = shared_address(state_tile + hopper::panel_offset(row, 8 * n + column));
 
     /* R transposed: key 64 panel + row + 8 i, value 64 slice + 8 n + column + j at state[panel][4 n + 2 i + j] */
     float state[kPanels][32];
@@ -134,7 +146,7 @@ __global__ void __launch_bounds__(2 * hopper::kWarpgroup, 2) linear_attention_wg
 
     for (int i = 0; i < chunks; ++i) {
         const int stage = i % kStages, row0 = (s.reversed ? chunks - 1 - i : i) * kChunk;
-        const Chunk chunk = {smaller(kChunk, p.tokens - row0), s.reversed};
+        const int n = smaller(kChunk, p.tokens - row0);
         char *const y_tile = shared + stage * L::kStageBytes + L::kY;
         const uint32_t x = hopper::shared_address(shared + stage * L::kStageBytes + L::kX), y = hopper::shared_address(y_tile);
         const uint32_t z = hopper::shared_address(shared + stage * L::kStageBytes + L::kZ), r = hopper::shared_address(state_tile);
@@ -142,8 +154,8 @@ __global__ void __launch_bounds__(2 * hopper::kWarpgroup, 2) linear_attention_wg
         for (int panel = 0; panel < kPanels; ++panel)
 #pragma unroll
             for (int e = 0; e < 32; e += 2)
-                *reinterpret_cast<uint32_t*>(state_tile + hopper::panel_offset(panel * 64 + row + e / 2 % 2 * 8, e / 4 * 8 + column)) =
-                    hopper::pack(state[panel][e], state[panel][e + 1]);
+                store_shared_4(own[e / 4] + panel * kPanelBytes + e / 2 % 2 * hopper::kAtomBytes,
+                               hopper::pack(state[panel][e], state[panel][e + 1]));
         hopper::async_proxy_fence();
         hopper::named_sync<1, hopper::kWarpgroup>();
         hopper::barrier_wait(full + stage, i / kStages % 2);
@@ -161,18 +173,14 @@ __global__ void __launch_bounds__(2 * hopper::kWarpgroup, 2) linear_attention_wg
         hopper::wgmma_commit();
         hopper::wgmma_wait<1>();
         uint32_t weights[16];
+        const float* const apart = powers.apart + kChunk + row - column;
 #pragma unroll
         for (int e = 0; e < 32; e += 2) {
-            float weighted[2];
-#pragma unroll
-            for (int j = 0; j < 2; ++j) {
-                const int apart = chunk.apart(row + e / 2 % 2 * 8, e / 4 * 8 + column + j);
-                weighted[j] = apart < 0 ? 0.0f : scores[e + j] * powers[apart];
-            }
-            weights[e / 2] = hopper::pack(weighted[0], weighted[1]);
+            const int at = e / 2 % 2 * 8 - e / 4 * 8;
+            weights[e / 2] = hopper::pack(scores[e] * apart[at], scores[e + 1] * apart[at - 1]);
         }
         hopper::wgmma_wait<0>();
-        const float scale[2] = {powers[chunk.from_state(row)], powers[chunk.from_state(row + 8)]};
+        const float scale[2] = {powers.from_state(row, n, s.reversed), powers.from_state(row + 8, n, s.reversed)};
 #pragma unroll
         for (int e = 0; e < 32; ++e) out[e] *= scale[e / 2 % 2];
         hopper::wgmma_fence();
@@ -181,11 +189,23 @@ __global__ void __launch_bounds__(2 * hopper::kWarpgroup, 2) linear_attention_wg
             hopper::wgmma<Major::kMN>(out, weights[4 * step], weights[4 * step + 1], weights[4 * step + 2], weights[4 * step + 3],
                                       hopper::mn_major(z, kPanelBytes, step), true);
         hopper::wgmma_commit();
+        hopper::wgmma_wait<0>();
+        if (leader) hopper::bulk_wait_read<0>();
+        hopper::named_sync<1, hopper::kWarpgroup>();
+#pragma unroll
+        for (int e = 0; e < 32; e += 2)
+            store_shared_4(own[e / 4] + (L::kOutAt - L::kStateAt) + e / 2 % 2 * hopper::kAtomBytes, hopper::pack(out[e], out[e + 1]));
+        hopper::async_proxy_fence();
+        hopper::named_sync<1, hopper::kWarpgroup>();
+        if (leader) {
+            hopper::store_rows(&s.out, shared + L::kOutAt, slice * hopper::kPanelColumns, row0, head, batch);
+            hopper::bulk_commit();
+        }
 
         const bool ends = i + 1 == chunks;
         if (!ends || s.last.data) {
             const int shift = ends && s.last_is_after ? 1 : 0; /* one decay less: the state as the last token saw it */
-            const float keep = powers[chunk.n - shift];
+            const float keep = powers.up[n - shift], *const to_state = powers.to_state(n, shift, s.reversed) + column;
 #pragma unroll
             for (int panel = 0; panel < kPanels; ++panel) {
                 float added[32];
@@ -197,9 +217,7 @@ __global__ void __launch_bounds__(2 * hopper::kWarpgroup, 2) linear_attention_wg
                         ldmatrix_x4_trans(y_transposed[step], shared_address(y_tile + panel * kPanelBytes + from));
 #pragma unroll
                         for (int k = 0; k < 4; ++k) {
-                            const int token = 16 * step + column + k / 2 * 8;
-                            const float before = powers[larger(chunk.to_state(token) - shift, 0)];
-                            const float after = powers[larger(chunk.to_state(token + 1) - shift, 0)];
+                            const float before = to_state[16 * step + k / 2 * 8], after = to_state[16 * step + k / 2 * 8 + 1];
                             y_transposed[step][k] = hopper::pack(rest_of(low_bf16(y_transposed[step][k]) * before, part),
                                                                  rest_of(high_bf16(y_transposed[step][k]) * after, part));
                         }
@@ -217,22 +235,8 @@ __global__ void __launch_bounds__(2 * hopper::kWarpgroup, 2) linear_attention_wg
                 for (int e = 0; e < 32; ++e) state[panel][e] = fmaf(keep, state[panel][e], added[e]);
             }
         }
-        hopper::wgmma_wait<0>();
         __syncwarp(); /* the warp's lanes have read y */
         if (lane == 0) hopper::barrier_arrive(empty + stage);
-
-        if (leader) hopper::bulk_wait_read<0>();
-        hopper::named_sync<1, hopper::kWarpgroup>();
-#pragma unroll
-        for (int e = 0; e < 32; e += 2)
-            *reinterpret_cast<uint32_t*>(out_tile + hopper::panel_offset(row + e / 2 % 2 * 8, e / 4 * 8 + column)) =
-                hopper::pack(out[e], out[e + 1]);
-        hopper::async_proxy_fence();
-        hopper::named_sync<1, hopper::kWarpgroup>();
-        if (leader) {
-            hopper::store_rows(&s.out, out_tile, slice * hopper::kPanelColumns, row0, head, batch);
-            hopper::bulk_commit();
-        }
     }
     if (s.last.data) each_element([&](int a, int c, float& r) { s.last.data.store(s.last.at(batch, head, a, c), r); });
     if (leader) hopper::bulk_wait<0>();

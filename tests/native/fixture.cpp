@@ -106,6 +106,7 @@ Fixture::Fixture(df_device* device, const Case& c, const Values& values, Placeme
             b.dtype = t.dtype;
             int64_t slices = 0;
             for (const Tensor& other : c.tensors) slices += t.fused > 0 && other.fused == t.fused;
+            const int64_t unit = placement == Placement::kAligned ? 16 / static_cast<int64_t>(element_size(t.dtype)) : 1;
             int64_t before = 0, after = 0;
             if (placement != Placement::kPlain && slices > 0) {
                 p.stride[1] = slices * p.stride[1];
@@ -114,12 +115,12 @@ Fixture::Fixture(df_device* device, const Case& c, const Values& values, Placeme
                 int64_t s = 1;
                 for (size_t i = rank; i-- > 0;) {
                     p.stride[i] = s;
-                    s = s * t.shape[i] + (i > 0 ? random.one_of({0, 0, 1, 3}) : 0);
+                    s = s * t.shape[i] + (i > 0 ? unit * random.one_of({0, 0, 1, 3}) : 0);
                 }
             }
-            if (placement == Placement::kPadded) {
-                before = 1 + random.below(37);
-                after = 1 + random.below(37);
+            if (placement == Placement::kPadded || placement == Placement::kAligned) {
+                before = unit * (1 + random.below(37));
+                after = unit * (1 + random.below(37));
             }
             p.offset = before;
             b.elements = before + reach(t.shape, p.stride) + after;

@@ -16,6 +16,7 @@ void require_ok(df_status status, const char* what);
 
 enum class Placement {
     kPadded,     // odd offsets and gaps between rows, NaN all around
+    kAligned,    // the same in units of 16 bytes, for kernels that serve nothing less
     kExactHeap,  // memory of exactly the tensor's reach, so that a sanitizer sees a stray read (CPU)
     kPlain       // contiguous tensors of the device
 };

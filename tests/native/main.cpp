@@ -1,7 +1,7 @@
 // df_tests: the native checks over the C ABI.
 //   df_tests [--check NAME] [--backend cpu|cuda|cuda-emulated] [--plugin PATH] [--op NAME] [--dtype F32|BF16|F64] [--cases N] [--seed N]
 //   [--threads N]
-//            [--exact-heap] [--T N] [--option BACKEND.KEY=VALUE]... [--draw NAME=NUMBER]... [--mantissa BITS] [--list]
+//            [--exact-heap] [--aligned] [--T N] [--option BACKEND.KEY=VALUE]... [--draw NAME=NUMBER]... [--mantissa BITS] [--list]
 // Exit code 0: all passed; 1: something failed; 77: everything was skipped.
 #include <cstdio>
 #include <cstdlib>
@@ -51,8 +51,8 @@ int main(int argc, char** argv) {
     for (int i = 1; i < argc; ++i) {
         const std::string flag = argv[i];
         if (flag == "--list") return list(), 0;
-        if (flag == "--exact-heap") {
-            options.exact_heap = true;
+        if (flag == "--exact-heap" || flag == "--aligned") {
+            (flag == "--aligned" ? options.aligned : options.exact_heap) = true;
             continue;
         }
         if (i + 1 == argc) return usage((flag + " needs a value").c_str());
