@@ -237,7 +237,9 @@ __device__ inline void weigh_z(uint32_t (&left)[LeftParts][Chunk / 16][4], const
         }
 }
 
-/// R = keep R + left y, of all parts of left or the first only. A chunk is summed by itself and added in float32: the tensor cores' own sums lose a little at every step.
+/// R = keep R + left y, of all parts of left or the first only. A chunk is summed by itself and added in float32: tensor cores cut their
+/// sums at every step. Where R must be exact to float32 the first part is cut only within 16 tokens, and the small parts have a sum of
+/// their own.
 template <int Size, int Chunk, int Parts, int LeftParts>
 __device__ inline void update_state(float (&state)[Size / 8][4], float keep, const uint32_t (&left)[LeftParts][Chunk / 16][4],
                                     bool all_parts, SharedAddress y, int steps) {
@@ -246,7 +248,7 @@ __device__ inline void update_state(float (&state)[Size / 8][4], float keep, con
 #pragma unroll
     for (int n = 0; n < Size / 16; ++n) {
         if (n >= steps) continue;
-        float sum[2][4] = {};
+        float sum[2][4] = {}, small[2][4] = {};
 #pragma unroll
         for (int s = 0; s < Chunk / 16; ++s) {
             uint32_t b[Parts][4];
@@ -255,19 +257,24 @@ __device__ inline void update_state(float (&state)[Size / 8][4], float keep, con
                 ldmatrix_x4_trans(b[p], chunk_address<Size / 8>(y + p * kPart, lane % 16, lane / 16, 16 * s, n));
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
-                mma_m16n8k16_bf16(sum[half], left[0][s], b[0][2 * half], b[0][2 * half + 1]);
-                if (all_parts) {
-#pragma unroll
-                    for (int part = 1; part < LeftParts; ++part)
-                        mma_m16n8k16_bf16(sum[half], left[part][s], b[0][2 * half], b[0][2 * half + 1]);
+                if (!all_parts) {
+                    mma_m16n8k16_bf16(sum[half], left[0][s], b[0][2 * half], b[0][2 * half + 1]);
+                    continue;
                 }
-                if (Parts == 2) mma_m16n8k16_bf16(sum[half], left[0][s], b[Parts - 1][2 * half], b[Parts - 1][2 * half + 1]);
+                float first[4] = {};
+                mma_m16n8k16_bf16(first, left[0][s], b[0][2 * half], b[0][2 * half + 1]);
+#pragma unroll
+                for (int i = 0; i < 4; ++i) sum[half][i] += first[i];
+#pragma unroll
+                for (int part = 1; part < LeftParts; ++part)
+                    mma_m16n8k16_bf16(small[half], left[part][s], b[0][2 * half], b[0][2 * half + 1]);
+                if (Parts == 2) mma_m16n8k16_bf16(small[half], left[0][s], b[Parts - 1][2 * half], b[Parts - 1][2 * half + 1]);
             }
         }
 #pragma unroll
         for (int half = 0; half < 2; ++half)
 #pragma unroll
-            for (int i = 0; i < 4; ++i) state[2 * n + half][i] = fmaf(keep, state[2 * n + half][i], sum[half][i]);
+            for (int i = 0; i < 4; ++i) state[2 * n + half][i] = fmaf(keep, state[2 * n + half][i], sum[half][i] + small[half][i]);
     }
 }
 
