@@ -179,6 +179,44 @@ int on_tensor_cores(const Call& call, const df_dual_args* args, bool* served,
     return DF_OK;
 }
 
+/// The arguments of problem p of a batch.
+class Problem {
+public:
+    Problem(const df_dual_args* batch, int64_t p) : args_(*batch), p_(p) {
+        const df_view** const views[] = {&args_.out,  &args_.delta_w, &args_.dw0, &args_.de, &args_.dxp, &args_.dx,
+                                         &args_.dout, &args_.w0,      &args_.e,   &args_.xp, &args_.x};
+        for (const df_view** view : views) take(*view);
+    }
+    const df_dual_args* args() const { return &args_; }
+
+private:
+    void take(const df_view*& view) {
+        if (view == nullptr) return;
+        const int64_t size = view->dtype == DF_F64 ? 8 : view->dtype == DF_BF16 ? 2 : 4;
+        df_view& one = views_[count_++];
+        one.data = static_cast<char*>(view->data) + p_ * view->stride[0] * size;
+        one.dtype = view->dtype;
+        one.rank = 2;
+        for (int d = 0; d < 2; ++d) {
+            one.shape[d] = view->shape[d + 1];
+            one.stride[d] = view->stride[d + 1];
+        }
+        view = &one;
+    }
+
+    df_dual_args args_;
+    int64_t p_;
+    int count_ = 0;
+    df_view views_[11];
+};
+
+/// Problem after problem.
+int each_problem(const Call& call, const df_dual_args* batch, int (*op)(const Call&, const df_dual_args*)) {
+    for (int64_t p = 0; p < batch->e->shape[0]; ++p)
+        if (const int status = op(call, Problem(batch, p).args())) return status;
+    return DF_OK;
+}
+
 }  // namespace
 
 int delta_accumulate(const Call& call, const df_dual_args* args) {
@@ -202,6 +240,7 @@ int dual_form_forward(const Call& call, const df_dual_args* args) {
     bool served = false;
     if (const int status = on_tensor_cores(call, args, &served, {dual_form_forward_step, dual_form_forward_mma})) return status;
     if (served) return DF_OK;
+    if (args->e->rank == 3) return each_problem(call, args, dual_form_forward);
     const int64_t i = args->x->shape[1], o = args->e->shape[1];
     if (args->form == DF_FORM_DUAL) {
         if (args->delta_w != nullptr)
@@ -222,6 +261,7 @@ int dual_form_backward(const Call& call, const df_dual_args* args) {
     bool served = false;
     if (const int status = on_tensor_cores(call, args, &served, {dual_form_backward_mma})) return status;
     if (served) return DF_OK;
+    if (args->e->rank == 3) return each_problem(call, args, dual_form_backward);
     const int64_t i = args->x->shape[1], o = args->e->shape[1];
     if (args->dw0 != nullptr)
         if (const int status = outer_sum(call, matrix(args->dw0), args->dout, args->x, args->accumulate != 0)) return status;

@@ -81,12 +81,13 @@ DF_API df_status df_delta_apply(df_tensor* out, const df_tensor* x, const df_ten
 /** The dual form of a gradient step (science: 2212.10559, 1.1), accumulate and apply in one call:
  *    primal  out = x (w0 + e^T xp)^T          dual  out = x w0^T + (x xp^T) e         equal in exact arithmetic
  *  auto takes primal when delta_w is asked for or O I <= M (O + I), the cheaper by multiply-adds; no N x M matrix is formed.
- *  out (M,O)  delta_w (O,I) acc (optional)  w0 (O,I)  e (N,O)  xp (N,I)  x (M,I). */
+ *  out (M,O)  delta_w (O,I) acc (optional)  w0 (O,I)  e (N,O)  xp (N,I)  x (M,I).
+ *  P problems at once, a head each for instance: every tensor, w0 too, with a leading P. */
 DF_API df_status df_dual_form_forward(df_tensor* out, df_tensor* delta_w, const df_tensor* w0, const df_tensor* e,
                                       const df_tensor* xp, const df_tensor* x, df_form form);
 
 /** With G = dout^T x:  dw0 = G,  de = xp G^T,  dxp = e G,  dx = dout (w0 + e^T xp). Each output optional; dw0 adds when
- *  accumulate_dw0. form as in forward. */
+ *  accumulate_dw0. form and a leading P as in forward. */
 DF_API df_status df_dual_form_backward(df_tensor* dw0, df_tensor* de, df_tensor* dxp, df_tensor* dx, const df_tensor* dout,
                                        const df_tensor* w0, const df_tensor* e, const df_tensor* xp, const df_tensor* x, df_form form,
                                        int accumulate_dw0);

@@ -62,13 +62,16 @@ const df_view* Arguments::add(const char* name, const df_tensor* tensor, Kind ki
     return &tensor->view;
 }
 
-void Arguments::check_dims(const char* name, const df_view& view, std::initializer_list<const char*> dims) {
-    bool ok = view.rank == static_cast<int>(dims.size());
-    int axis = 0;
+void Arguments::check_dims(const char* name, const df_view& view, std::initializer_list<const char*> named) {
+    const char* dims[DF_MAX_RANK + 1];
+    int rank = 0;
+    if (leading_ != nullptr) dims[rank++] = leading_;
+    for (const char* d : named) dims[rank++] = d;
+    bool ok = view.rank == rank;
     const int known = dimensions_count_;
-    for (const char* d : dims) {
-        if (!ok) break;
-        const int64_t size = view.shape[axis++];
+    for (int axis = 0; ok && axis < rank; ++axis) {
+        const char* d = dims[axis];
+        const int64_t size = view.shape[axis];
         int i = 0;
         while (i < dimensions_count_ && strcmp(dimensions_[i].name, d) != 0) ++i;
         if (i == dimensions_count_)
@@ -79,8 +82,9 @@ void Arguments::check_dims(const char* name, const df_view& view, std::initializ
     if (ok) return;
     dimensions_count_ = known;
     std::string expected = "(";
-    for (const char* d : dims) {
-        if (expected.size() > 1) expected += ",";
+    for (int axis = 0; axis < rank; ++axis) {
+        const char* d = dims[axis];
+        if (axis > 0) expected += ",";
         expected += d;
         for (int i = 0; i < dimensions_count_; ++i)
             if (strcmp(dimensions_[i].name, d) == 0) expected += "=" + std::to_string(dimensions_[i].size);

@@ -29,6 +29,8 @@ public:
     /// Null stays null.
     const df_view* input_if(const char* name, const df_tensor* tensor, std::initializer_list<const char*> dims, Kind kind = Kind::kCall);
     const df_view* output_if(const char* name, df_tensor* tensor, std::initializer_list<const char*> dims, Kind kind = Kind::kCall);
+    /// A dimension before the named ones of all later arguments.
+    void leading(const char* dim) { leading_ = dim; }
     /// Any shape; the caller compares it.
     const df_view* input(const char* name, const df_tensor* tensor, Kind kind = Kind::kCall);
     const df_view* output(const char* name, df_tensor* tensor, Kind kind = Kind::kCall);
@@ -65,6 +67,7 @@ private:
 
     static constexpr int kMaxArguments = 20, kMaxDimensions = 12, kMaxPairs = 8;
     const char* op_;
+    const char* leading_ = nullptr;
     df_device* device_ = nullptr;
     int dtype_ = -1;
     int arguments_count_ = 0, dimensions_count_ = 0, pairs_count_ = 0;

@@ -85,6 +85,15 @@ void check_form(const Arguments& call, df_form form) {
     if (form < DF_FORM_AUTO || form > DF_FORM_DUAL) call.refuse("form: %d, expected auto, primal or dual", static_cast<int>(form));
 }
 
+/// One problem, or P of them where e has three dimensions.
+void problems(Arguments& call, df_dual_args& args, const df_tensor* w0, const df_tensor* e, const df_tensor* xp, const df_tensor* x) {
+    if (e != nullptr && df_tensor_rank(e) == 3) call.leading("P");
+    args.w0 = call.input("w0", w0, {"O", "I"});
+    args.e = call.input("e", e, {"N", "O"});
+    args.xp = call.input("xp", xp, {"N", "I"});
+    args.x = call.input("x", x, {"M", "I"});
+}
+
 /// Multiply-adds with delta_w merged into w0: forward primal N O I + M O I, dual M N (O + I) + M O I; backward three times the first
 /// term of each. A delta_w that is asked for is computed anyway.
 df_form resolve(const Arguments& call, df_form form, bool delta_w_wanted) {
@@ -206,10 +215,7 @@ df_status df_dual_form_forward(df_tensor* out, df_tensor* delta_w, const df_tens
     return guard([&] {
         Arguments call("dual-form");
         df_dual_args args = {};
-        args.w0 = call.input("w0", w0, {"O", "I"});
-        args.e = call.input("e", e, {"N", "O"});
-        args.xp = call.input("xp", xp, {"N", "I"});
-        args.x = call.input("x", x, {"M", "I"});
+        problems(call, args, w0, e, xp, x);
         args.out = call.output("out", out, {"M", "O"});
         args.delta_w = call.output_if("delta_w", delta_w, {"O", "I"}, Kind::kAccumulate);
         check_form(call, form);
@@ -224,10 +230,7 @@ df_status df_dual_form_backward(df_tensor* dw0, df_tensor* de, df_tensor* dxp, d
     return guard([&] {
         Arguments call("dual-form");
         df_dual_args args = {};
-        args.w0 = call.input("w0", w0, {"O", "I"});
-        args.e = call.input("e", e, {"N", "O"});
-        args.xp = call.input("xp", xp, {"N", "I"});
-        args.x = call.input("x", x, {"M", "I"});
+        problems(call, args, w0, e, xp, x);
         args.dout = call.input("dout", dout, {"M", "O"});
         args.dw0 = call.output_if("dw0", dw0, {"O", "I"}, Kind::kCallOrAccumulate);
         args.de = call.output_if("de", de, {"N", "O"});

@@ -117,7 +117,9 @@ inline void gemm_tiles(float* c, ptrdiff_t ldc, const bf16* a, ptrdiff_t lda, co
         }
 }
 
-/// c (4 rows, V vectors) (+)=.
+constexpr int kDotChain = 64;  // terms that gemm_dot adds one after another before they join c
+
+/// c (4 rows, V vectors) (+)=, k at most kDotChain.
 template <int V>
 inline __attribute__((always_inline)) void micro_dot(float* c, ptrdiff_t ldc, const bf16* a, ptrdiff_t lda, const bf16* b, ptrdiff_t ldb, int k,
                                                      bool add) {
@@ -150,13 +152,19 @@ inline void gemm_dot(float* c, ptrdiff_t ldc, const bf16* a, ptrdiff_t lda, cons
     for (int j = 0; j < n; j += 64)
         for (int i = 0; i < m; i += 4) {
             float* c_ij = c + i * ldc + j;
-            const bf16 *a_i = a + i * lda, *b_j = b + 2 * j;
-            switch (smaller(64, n - j) / 16) {
-                case 1: micro_dot<1>(c_ij, ldc, a_i, lda, b_j, ldb, k, add); break;
-                case 2: micro_dot<2>(c_ij, ldc, a_i, lda, b_j, ldb, k, add); break;
-                case 3: micro_dot<3>(c_ij, ldc, a_i, lda, b_j, ldb, k, add); break;
-                default: micro_dot<4>(c_ij, ldc, a_i, lda, b_j, ldb, k, add); break;
-            }
+            int p = 0;
+            do {
+                const int depth = smaller(kDotChain, k - p);
+                const bool adds = add || p > 0;
+                const bf16 *a_i = a + i * lda + p, *b_j = b + 2 * j + p * ldb;
+                switch (smaller(64, n - j) / 16) {
+                    case 1: micro_dot<1>(c_ij, ldc, a_i, lda, b_j, ldb, depth, adds); break;
+                    case 2: micro_dot<2>(c_ij, ldc, a_i, lda, b_j, ldb, depth, adds); break;
+                    case 3: micro_dot<3>(c_ij, ldc, a_i, lda, b_j, ldb, depth, adds); break;
+                    default: micro_dot<4>(c_ij, ldc, a_i, lda, b_j, ldb, depth, adds); break;
+                }
+                p += depth;
+            } while (p < k);
         }
 }
 
@@ -227,10 +235,10 @@ inline void transpose_words(W* to, ptrdiff_t to_stride, const W* from, ptrdiff_t
             for (int i = 0; i < 4; ++i) __builtin_memcpy(to + (c + i) * to_stride + r, &y[i], sizeof y[i]);
         }
         for (; c < cols; ++c)
-            for (int i = 0; i < 4; ++i) to[c * to_stride + r + i] = f[i * from_stride + c];
+            for (int i = 0; i < 4; ++i) __builtin_memcpy(to + c * to_stride + r + i, f + i * from_stride + c, sizeof *to);
     }
     for (; r < rows; ++r)
-        for (int c = 0; c < cols; ++c) to[c * to_stride + r] = from[r * from_stride + c];
+        for (int c = 0; c < cols; ++c) __builtin_memcpy(to + c * to_stride + r, from + r * from_stride + c, sizeof *to);
 }
 
 /// to[r][c] = row r, zeros up to depth and up to total rows: a left operand.
@@ -268,6 +276,74 @@ inline void pack_columns(bf16* to, int total, const bf16* first, int64_t stride,
         pair_rows(pairs + r * HS, r < n ? first + r * stride : nullptr, r + 1 < n ? first + (r + 1) * stride : nullptr, HS);
     transpose_words(reinterpret_cast<Word*>(to), total / 2, reinterpret_cast<const Word*>(pairs), HS, total / 2, HS);
     if (HS < rows) __builtin_memset(to + HS * total, 0, size_t(rows - HS) * size_t(total) * sizeof(bf16));
+}
+
+/// Rows of a left operand at any strides, padded with zeros to padded_rows x padded_depth: to[r ld + p] = from[r row + p col]. ld is even.
+inline void pack_left(bf16* to, ptrdiff_t ld, const bf16* from, ptrdiff_t row, ptrdiff_t col, int rows, int padded_rows, int depth,
+                      int padded_depth) {
+    if (col == 1) {
+        for (int r = 0; r < rows; ++r) __builtin_memcpy(to + r * ld, from + r * row, size_t(depth) * sizeof(bf16));
+    } else if (row == 1) {
+        constexpr int kRows = 64, kPairs = 16;
+        bf16 pairs[kPairs * kRows * 2];  // which then turn
+        for (int r = 0; r < rows; r += kRows)
+            for (int p = 0; p < depth; p += 2 * kPairs) {
+                const int tall = smaller(kRows, rows - r), deep = smaller(2 * kPairs, depth - p);
+                for (int x = 0; x < deep; x += 2) {
+                    const bf16* even = from + r + (p + x) * col;
+                    pair_rows(pairs + x * kRows, even, x + 1 < deep ? even + col : nullptr, tall);
+                }
+                transpose_words(reinterpret_cast<Word*>(to + r * ld + p), ld / 2, reinterpret_cast<const Word*>(pairs), kRows, (deep + 1) / 2,
+                                tall);
+            }
+    } else {
+        for (int r = 0; r < rows; ++r)
+            for (int p = 0; p < depth; ++p) to[r * ld + p] = from[r * row + p * col];
+    }
+    for (int r = 0; r < padded_rows; ++r)
+        for (int p = r < rows ? depth : 0; p < padded_depth; ++p) to[r * ld + p] = bf16{0};
+}
+
+/// A right operand at any strides, padded with zeros: to[(p/2 ld + n) 2 + p%2] = from[p row + n col].
+inline void pack_right(bf16* to, ptrdiff_t ld, const bf16* from, ptrdiff_t row, ptrdiff_t col, int depth, int padded_depth, int cols,
+                       int padded_cols) {
+    const int even = depth / 2 * 2;
+    if (row == 1 && col % 2 == 0) {
+        transpose_words(reinterpret_cast<Word*>(to), ld, reinterpret_cast<const Word*>(from), col / 2, cols, even / 2);
+    } else if (col == 1) {
+        for (int p = 0; p < even; p += 2) pair_rows(to + p * ld, from + p * row, from + (p + 1) * row, cols);
+    } else {
+        for (int p = 0; p < even; ++p)
+            for (int n = 0; n < cols; ++n) to[(p / 2 * ld + n) * 2 + p % 2] = from[p * row + n * col];
+    }
+    for (int p = 0; p < padded_depth; ++p)
+        for (int n = p < even ? cols : 0; n < padded_cols; ++n)
+            to[(p / 2 * ld + n) * 2 + p % 2] = p < depth && n < cols ? from[p * row + n * col] : bf16{0};
+}
+
+/// (a_i, b_i) rounded to bfloat16, a in the low halves.
+inline Pairs pair(Vec<float> a, Vec<float> b) {
+    const Words x = bit_cast<Words>(a), y = bit_cast<Words>(b);
+    const Words low = (x + 0x7fffu + ((x >> 16) & 1u)) >> 16, high = (y + 0x7fffu + ((y >> 16) & 1u)) & 0xffff0000u;
+    const Words pair = low | high;
+    // A NaN stays one; rounding must not carry into its exponent and sign.
+    const Words nan_x = bit_cast<Words>(a != a), nan_y = bit_cast<Words>(b != b);
+    return (pair & ~(nan_x & 0xffffu) & ~(nan_y & 0xffff0000u)) | (nan_x & 0x7fc0u) | (nan_y & 0x7fc00000u);
+}
+
+/// Rows of float32 (depth and cols whole) as the sum of two bfloat16, each in pairs.
+inline void split_pairs(bf16* high, bf16* low, const float* from, ptrdiff_t ld, int depth, int cols) {
+    for (int p = 0; p < depth; p += 2)
+        for (int n = 0; n < cols; n += kLanes<float>) {
+            const Vec<float> even = load(from + p * ld + n), odd = load(from + (p + 1) * ld + n);
+            const Pairs first = pair(even, odd);
+            const Words words = bit_cast<Words>(first);
+            // What is infinite or no number has no rest.
+            const Vec<float> rest_even = even - bit_cast<Vec<float>>(words << 16), rest_odd = odd - bit_cast<Vec<float>>(words & 0xffff0000u);
+            const Pairs second = pair(rest_even == rest_even ? rest_even : Vec<float>{}, rest_odd == rest_odd ? rest_odd : Vec<float>{});
+            __builtin_memcpy(high + (p / 2 * ld + n) * 2, &first, sizeof first);
+            __builtin_memcpy(low + (p / 2 * ld + n) * 2, &second, sizeof second);
+        }
 }
 
 }  // namespace bf16_tile

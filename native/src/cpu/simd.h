@@ -272,57 +272,84 @@ constexpr int kTall = V == 2 ? 6 : 8;
 #endif
 constexpr int kChain = 16;  // terms added one after another before they join c: near pairwise accuracy
 
-/// put(r, v, x) for each vector x of a (R,depth) b (depth, V vectors), depth at most kChain.
-template <class A, int R, int V, class Put>
-inline __attribute__((always_inline)) void sums(const A* a, ptrdiff_t lda, ptrdiff_t step, const A* b, ptrdiff_t ldb, int depth, Put&& put) {
+/// put(i, x) with the sums x[R][V] of rows i..i+R: a (R,depth) b (depth, V vectors), depth at most kChain. Rows of b are Ldb elements
+/// apart, or ldb where Ldb is 0.
+template <class A, int R, int V, int Ldb, class Put>
+inline __attribute__((always_inline)) void sums(int i, const A* a, ptrdiff_t lda, ptrdiff_t step, const A* b, ptrdiff_t ldb, int depth,
+                                                Put&& put) {
     Vec<A> sum[R][V] = {};
-    const auto term = [&](int p) __attribute__((always_inline)) {
+    const auto term = [&](const A* a_p, const A* b_row) __attribute__((always_inline)) {
         Vec<A> b_p[V];
 #pragma GCC unroll 8
-        for (int v = 0; v < V; ++v) b_p[v] = load(b + p * ldb + v * kLanes<A>);
+        for (int v = 0; v < V; ++v) b_p[v] = load(b_row + v * kLanes<A>);
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r) {
-            const Vec<A> a_rp = splat<A>(a[r * lda + p * step]);
+            const Vec<A> a_rp = splat<A>(a_p[r * lda]);
 #pragma GCC unroll 8
             for (int v = 0; v < V; ++v) sum[r][v] += a_rp * b_p[v];
         }
     };
+    const A* const a_i = a + i * lda;
     int p = 0;
-    for (; p + 2 <= depth; p += 2) {
-        term(p);
-        term(p + 1);
+    if constexpr (Ldb != 0) {
+        const A *a_p = a_i, *b_p = b;
+        for (; p + 4 <= depth; p += 4, a_p += 4 * step, b_p += 4 * Ldb) {
+#pragma GCC unroll 4
+            for (int x = 0; x < 4; ++x) term(a_p + x * step, b_p + x * Ldb);
+        }
+        for (; p < depth; ++p, a_p += step, b_p += Ldb) term(a_p, b_p);
+    } else {
+        for (; p + 2 <= depth; p += 2) {
+            term(a_i + p * step, b + p * ldb);
+            term(a_i + (p + 1) * step, b + (p + 1) * ldb);
+        }
+        if (p < depth) term(a_i + p * step, b + p * ldb);
     }
-    if (p < depth) term(p);
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
-        for (int v = 0; v < V; ++v) put(r, v, sum[r][v]);
-    }
+    put(i, sum);
 }
 
-/// The same for m rows: put(i, v, x). before(i, R) is called ahead of rows i..i+R.
-template <class A, int V, class Before, class Put>
+/// The same for m rows in blocks. before(i, R) is called ahead of rows i..i+R.
+template <class A, int V, int Ldb, class Before, class Put>
 inline __attribute__((always_inline)) void rows(const A* a, ptrdiff_t lda, ptrdiff_t step, const A* b, ptrdiff_t ldb, int m, int depth,
                                                 Before&& before, Put&& put) {
     int i = 0;
-    const auto some = [&](auto count) __attribute__((always_inline)) {
-        constexpr int R = decltype(count)::value;
-        before(i, R);
-        sums<A, R, V>(a + i * lda, lda, step, b, ldb, depth,
-                      [&](int r, int v, Vec<A> x) __attribute__((always_inline)) { put(i + r, v, x); });
-        i += R;
-    };
-    while (i + kTall<V> <= m) some(Constant<kTall<V>>{});
-    while (i + 4 <= m) some(Constant<4>{});
-    if (i + 2 <= m) some(Constant<2>{});
-    if (i < m) some(Constant<1>{});
+    for (; i + kTall<V> <= m; i += kTall<V>) {
+        before(i, kTall<V>);
+        sums<A, kTall<V>, V, Ldb>(i, a, lda, step, b, ldb, depth, put);
+    }
+    for (; i + 4 <= m; i += 4) {
+        before(i, 4);
+        sums<A, 4, V, Ldb>(i, a, lda, step, b, ldb, depth, put);
+    }
+    if (i + 2 <= m) {
+        before(i, 2);
+        sums<A, 2, V, Ldb>(i, a, lda, step, b, ldb, depth, put);
+        i += 2;
+    }
+    if (i < m) {
+        before(i, 1);
+        sums<A, 1, V, Ldb>(i, a, lda, step, b, ldb, depth, put);
+    }
 }
 
-template <class A, int V>
+/// f(place of each of the R x V vectors).
+template <int R, int V, class F>
+inline __attribute__((always_inline)) void each(F&& f) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) f(r, v);
+    }
+}
+
+template <class A, int V, int Ldb = 0>
 inline void chain(A* c, ptrdiff_t ldc, const A* a, ptrdiff_t lda, ptrdiff_t step, const A* b, ptrdiff_t ldb, int m, int depth, bool add) {
-    rows<A, V>(a, lda, step, b, ldb, m, depth, [](int, int) {}, [&](int i, int v, Vec<A> x) __attribute__((always_inline)) {
-        A* to = c + i * ldc + v * kLanes<A>;
-        store(to, add ? load(to) + x : x);
+    rows<A, V, Ldb>(a, lda, step, b, ldb, m, depth, [](int, int) {}, [&](int i, const auto& sum) __attribute__((always_inline)) {
+        constexpr int R = int(sizeof sum / (V * sizeof(Vec<A>)));
+        A* to = c + i * ldc;
+        const auto at = [&](int r, int v) { return to + r * ldc + v * kLanes<A>; };
+        if (add) each<R, V>([&](int r, int v) { store(at(r, v), load(at(r, v)) + sum[r][v]); });
+        else each<R, V>([&](int r, int v) { store(at(r, v), sum[r][v]); });
     });
 }
 }  // namespace tile
@@ -343,7 +370,8 @@ inline void tile_gemm(A* c, ptrdiff_t ldc, const A* a, ptrdiff_t lda, const A* b
             const int depth = smaller(kChain, k - p);
             A* c_j = c + j;
             const A *a_p = a + p * step, *b_pj = b + p * ldb + j;
-            if (vectors == tile::kVectors) tile::chain<A, tile::kVectors>(c_j, ldc, a_p, lda, step, b_pj, ldb, m, depth, adds);
+            if (vectors == tile::kVectors && ldb == kWidth) tile::chain<A, tile::kVectors, kWidth>(c_j, ldc, a_p, lda, step, b_pj, ldb, m, depth, adds);
+            else if (vectors == tile::kVectors) tile::chain<A, tile::kVectors>(c_j, ldc, a_p, lda, step, b_pj, ldb, m, depth, adds);
             else if (vectors == 1) tile::chain<A, 1>(c_j, ldc, a_p, lda, step, b_pj, ldb, m, depth, adds);
             else if constexpr (tile::kVectors == 4) {
                 if (vectors == 2) tile::chain<A, 2>(c_j, ldc, a_p, lda, step, b_pj, ldb, m, depth, adds);

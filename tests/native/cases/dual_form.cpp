@@ -60,41 +60,42 @@ public:
     void draw(Draw& d) override {
         dtype = d.dtype;
         d.until([&] {
+            P_ = d.flag("batch", 0.3) ? d.dim("P", 5) : 0;
             M_ = d.dim("M");
             N_ = d.dim("N");
             O_ = d.dim("O");
             I_ = d.dim("I");
-            return (M_ + N_) * O_ * I_ + M_ * N_ * (O_ + I_) <= (d.differentiable ? 4000 : 300000);
+            return count(problems()) * ((M_ + N_) * O_ * I_ + M_ * N_ * (O_ + I_)) <= (d.differentiable ? 4000 : 300000);
         });
         form_ = static_cast<df_form>(d.below("form", 3));
         const bool delta_w = d.flag("delta_w"), any = d.differentiable;
         accumulate_ = !d.differentiable && d.flag("accumulate");
-        input("w0", {O_, I_}, d.plain());
-        input("e", {N_, O_}, d.data());
-        input("xp", {N_, I_}, d.plain());
-        input("x", {M_, I_}, d.data());
-        input("dout", {M_, O_}, d.plain());
-        output("out", {M_, O_});
-        if (delta_w) output("delta_w", {O_, I_}, accumulation_dtype(dtype));
+        input("w0", problems({O_, I_}), d.plain());
+        input("e", problems({N_, O_}), d.data());
+        input("xp", problems({N_, I_}), d.plain());
+        input("x", problems({M_, I_}), d.data());
+        input("dout", problems({M_, O_}), d.plain());
+        output("out", problems({M_, O_}));
+        if (delta_w) output("delta_w", problems({O_, I_}), accumulation_dtype(dtype));
         arriving("out", "dout");
         if (any || d.flag("dw0", 0.8)) {
-            result("dw0", {O_, I_}, accumulate_, d.either("dw0_acc"));
+            result("dw0", problems({O_, I_}), accumulate_, d.either("dw0_acc"));
             gradient("w0", "dw0");
         }
         if (any || d.flag("de", 0.8)) {
-            output("de", {N_, O_});
+            output("de", problems({N_, O_}));
             gradient("e", "de");
         }
         if (any || d.flag("dxp", 0.8)) {
-            output("dxp", {N_, I_});
+            output("dxp", problems({N_, I_}));
             gradient("xp", "dxp");
         }
         if (any || d.flag("dx", 0.8)) {
-            output("dx", {M_, I_});
+            output("dx", problems({M_, I_}));
             gradient("x", "dx");
         }
-        forward_flops = 2.0 * static_cast<double>((M_ + N_) * O_ * I_);
-        backward_flops = 2.0 * static_cast<double>((2 * M_ + 3 * N_) * O_ * I_);
+        forward_flops = 2.0 * static_cast<double>(count(problems()) * (M_ + N_) * O_ * I_);
+        backward_flops = 2.0 * static_cast<double>(count(problems()) * (2 * M_ + 3 * N_) * O_ * I_);
     }
     df_status forward(const Handles& t) override {
         return df_dual_form_forward(t("out"), t("delta_w"), t("w0"), t("e"), t("xp"), t("x"), form_);
@@ -105,21 +106,41 @@ public:
     void expect(Values& v, bool exact) const override {
         in_arithmetic(dtype, exact, [&](auto a) {
             using A = typename decltype(a)::Type;
-            const auto e = numbers<A>(v["e"]), xp = numbers<A>(v["xp"]), x = numbers<A>(v["x"]), dout = numbers<A>(v["dout"]);
-            const auto delta_w = outer_products<A>(e, xp, N_, O_, I_), G = outer_products<A>(dout, x, M_, O_, I_);
-            auto w = numbers<A>(v["w0"]);
-            for (size_t i = 0; i < w.size(); ++i) w[i] += delta_w[i];
-            put(v, "out", a, product<A>(x, w, M_, I_, O_, true), exact);
+            std::vector<A> out, delta_w, G, de, dxp, dx;
+            const auto join = [](std::vector<A>& all, const std::vector<A>& one) { all.insert(all.end(), one.begin(), one.end()); };
+            for (int64_t p = 0; p < count(problems()); ++p) {
+                const auto part = [&](const char* name, int64_t size) {
+                    const std::vector<A> all = numbers<A>(v[name]);
+                    return std::vector<A>(all.begin() + p * size, all.begin() + (p + 1) * size);
+                };
+                const auto e = part("e", N_ * O_), xp = part("xp", N_ * I_), x = part("x", M_ * I_), dout = part("dout", M_ * O_);
+                const auto dw_p = outer_products<A>(e, xp, N_, O_, I_), G_p = outer_products<A>(dout, x, M_, O_, I_);
+                auto w = part("w0", O_ * I_);
+                for (size_t i = 0; i < w.size(); ++i) w[i] += dw_p[i];
+                join(out, product<A>(x, w, M_, I_, O_, true));
+                join(delta_w, dw_p);
+                join(G, G_p);
+                join(de, product<A>(xp, G_p, N_, I_, O_, true));
+                join(dxp, product<A>(e, G_p, N_, O_, I_, false));
+                join(dx, product<A>(dout, w, M_, O_, I_, false));
+            }
+            put(v, "out", a, out, exact);
             put(v, "delta_w", a, delta_w, exact);
             put(v, "dw0", a, G, exact);
-            put(v, "de", a, product<A>(xp, G, N_, I_, O_, true), exact);
-            put(v, "dxp", a, product<A>(e, G, N_, O_, I_, false), exact);
-            put(v, "dx", a, product<A>(dout, w, M_, O_, I_, false), exact);
+            put(v, "de", a, de, exact);
+            put(v, "dxp", a, dxp, exact);
+            put(v, "dx", a, dx, exact);
         });
     }
 
 private:
-    int64_t M_ = 0, N_ = 0, O_ = 0, I_ = 0;
+    /// A shape with the problems before it, if there is a batch of them.
+    Shape problems(Shape one = {}) const {
+        if (P_ > 0) one.insert(one.begin(), P_);
+        return one;
+    }
+
+    int64_t P_ = 0, M_ = 0, N_ = 0, O_ = 0, I_ = 0;
     df_form form_ = DF_FORM_AUTO;
     bool accumulate_ = false;
 };

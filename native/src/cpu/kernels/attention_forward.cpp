@@ -12,6 +12,7 @@ constexpr int64_t kPrefetchKeys = 16;  // keys fetched ahead for a lone query: a
 constexpr int kBlocks = 2;             // blocks of kTile queries that a task takes along when there are enough tasks: they share copies of keys
 constexpr int64_t kPackedQueries = 512;  // queries of a key head from which packing its keys and values beats copying tiles
 constexpr int64_t kTasks = 32;         // tasks wanted
+constexpr double kLog2E = 1.4426950408889634074;
 constexpr float kStaleness = 4;        // what scores may exceed the subtracted maximum by before it moves and sums are rescaled
 
 template <class A>
@@ -110,6 +111,26 @@ struct Forward {
     bool tiles = false;  // Pairs: on AMX tiles
 };
 
+/// 2^x for x that is not far above 0, within 1.1e-7: weights that are rounded to bfloat16 need no more. Exactly 0 below 2^-125, NaN for NaN.
+inline Vec<float> power_of_two(Vec<float> x) {
+#if defined(__AVX512F__)
+    const float magic = 12582912.0f, lowest = -125.0f;
+    const Vec<float> n = (x + magic) - magic, r = x - n;
+    Vec<float> p = splat<float>(0.0013264727f);  // minimax fit
+    p = p * r + 0.009671513f;
+    p = p * r + 0.055507336f;
+    p = p * r + 0.24022242f;
+    p = p * r + 0.693147f;
+    p = p * r + 1.0f;
+    Vec<float> y;
+    asm("vcmpnleps %3, %1, %%k1\n\tvscalefps %2, %4, %0%{%%k1%}%{z%}" : "=&v"(y) : "v"(x), "v"(n), "v"(splat<float>(lowest)), "v"(p) : "k1");
+    return y;
+#else
+    (void)x;
+    __builtin_unreachable();
+#endif
+}
+
 /// Of one block of queries: what its softmax subtracts, and the sum of its weights.
 template <class A>
 struct Softmax {
@@ -123,10 +144,35 @@ struct Softmax {
     double sum[kTile];
 };
 
+/// Takes the maxima of a tile's scores in, for the vector of lanes at lane: moves what is subtracted, and returns it. The subtracted maximum
+/// may lag behind a little: exponentials and their sums are as exact, and sums seldom need another factor. exponential(x): of these scores.
+template <class A, class Exponential>
+inline __attribute__((always_inline)) Vec<A> move_shift(Softmax<A>& state, int lane, Vec<A> tile_max, Exponential&& exponential) {
+    const Vec<A> old = load(state.shift + lane), next = select(tile_max > old + A(kStaleness), tile_max, old);
+    store(state.shift + lane, next);
+    // A row that has met nothing but -inf subtracts 0: its weights are exp(-inf) = 0.
+    const Vec<A> shift = select(next == kMinusInfinity<A>, Vec<A>{}, next);
+    store(state.factor + lane, exponential(old - shift));
+    return shift;
+}
+
+/// Adds the weights of a tile to the sums of the vector of lanes at lane. Returns whether some earlier sum gets another factor.
+template <class A>
+inline bool add_weights(Softmax<A>& state, int lane, Vec<A> tile_sum) {
+    const Vec<A> factor = load(state.factor + lane);
+    for (int h = 0; h < kDoubles<A>; ++h) {
+        double* sum = state.sum + lane + h * kLanes<double>;
+        store(sum, load(sum) * widen(factor, h) + widen(tile_sum, h));
+    }
+    bool changed = false;
+    for (int i = 0; i < kLanes<A>; ++i) changed |= !(state.factor[lane + i] == A(1));
+    return changed;
+}
+
 /// products [n][lanes] become weights exp(scale product - shift); the shift and the sum take the tile in. factor: what earlier sums are
-/// multiplied by. Returns whether some factor is not 1. Pairs: the weights go to pairs, rounded, with zeros up to kStep rows.
-template <bool Pairs, bool Masked, class A>
-bool softmax_tile(A* products, bf16* pairs, int lanes, int n, A scale, const Seen<A>& seen, Softmax<A>& state) {
+/// multiplied by. Returns whether some factor is not 1.
+template <bool Masked, class A>
+bool softmax_tile(A* products, int lanes, int n, A scale, const Seen<A>& seen, Softmax<A>& state) {
     bool changed = false;
     for (int lane = 0; lane < lanes; lane += kLanes<A>) {
         A* const column = products + lane;
@@ -144,69 +190,88 @@ bool softmax_tile(A* products, bf16* pairs, int lanes, int n, A scale, const See
         for (; s + 4 <= reached; s += 4)
             for (int i = 0; i < 4; ++i) maxima[i] = vmax(maxima[i], scaled(s + i));
         for (; s < reached; ++s) maxima[0] = vmax(maxima[0], scaled(s));
-        const Vec<A> tile_max = vmax(vmax(maxima[0], maxima[1]), vmax(maxima[2], maxima[3]));
-
-        // The subtracted maximum may lag behind a little: exponentials and their sums are as exact, and sums seldom need another factor.
-        const Vec<A> old = load(state.shift + lane), next = select(tile_max > old + A(kStaleness), tile_max, old);
-        store(state.shift + lane, next);
-        // A row that has met nothing but -inf subtracts 0: its weights are exp(-inf) = 0.
-        const Vec<A> shift = select(next == kMinusInfinity<A>, Vec<A>{}, next), factor = exp_of_shifted(old - shift);
-        store(state.factor + lane, factor);
-
+        const Vec<A> shift = move_shift(state, lane, vmax(vmax(maxima[0], maxima[1]), vmax(maxima[2], maxima[3])),
+                                        [](Vec<A> x) { return exp_of_shifted(x); });
         Vec<A> tile_sum = {};
-        const auto weight = [&](int row) __attribute__((always_inline)) { return exp_of_shifted(load(column + row * lanes) - shift); };
         for (s = 0; s < reached;) {
             Vec<A> chain = {};  // short chains of additions, as in tile_gemm
-            const int end = smaller(reached, s + 16);
-            if constexpr (Pairs) {
-                for (; s + 2 <= end; s += 2) {
-                    const Vec<A> even = weight(s), odd = weight(s + 1);
-                    bf16_tile::store_pairs(pairs + (s * lanes + 2 * lane), even, odd);
-                    chain += even + odd;
-                }
-                if (s < end) {
-                    const Vec<A> even = weight(s);
-                    bf16_tile::store_pairs(pairs + (s * lanes + 2 * lane), even, Vec<A>{});
-                    chain += even;
-                    s += 2;
-                }
-            } else {
-                for (; s < end; ++s) {
-                    const Vec<A> w = weight(s);
-                    store(column + s * lanes, w);
-                    chain += w;
-                }
+            for (const int end = smaller(reached, s + 16); s < end; ++s) {
+                const Vec<A> w = exp_of_shifted(load(column + s * lanes) - shift);
+                store(column + s * lanes, w);
+                chain += w;
             }
             tile_sum += chain;
         }
-        if constexpr (Pairs)
-            for (; s < int(round_up(n, bf16_tile::kStep)); s += 2) __builtin_memset(pairs + (s * lanes + 2 * lane), 0, kVectorBytes);
-        else
-            for (; s < n; ++s) store(column + s * lanes, Vec<A>{});
-        for (int h = 0; h < kDoubles<A>; ++h) {
-            double* sum = state.sum + lane + h * kLanes<double>;
-            store(sum, load(sum) * widen(factor, h) + widen(tile_sum, h));
+        for (; s < n; ++s) store(column + s * lanes, Vec<A>{});
+        changed |= add_weights(state, lane, tile_sum);
+    }
+    return changed;
+}
+
+/// The same for weights rounded to bfloat16: pairs [n/2][lanes][2] = 2^(scale product - shift), with zeros up to kStep rows. scale, which is
+/// above 0, and the shift are those of powers of two. products are only read.
+template <bool Masked>
+bool softmax_tile_pairs(const float* products, bf16* pairs, int lanes, int n, float scale, const Seen<float>& seen, Softmax<float>& state) {
+    bool changed = false;
+    for (int lane = 0; lane < lanes; lane += kLanes<float>) {
+        const float* const column = products + lane;
+        const Seen<float>::Lanes used = Masked ? seen.lanes(lane) : Seen<float>::Lanes{};
+        const int reached = Masked ? smaller(n, int(seen.last[lane + kLanes<float> - 1])) : n;  // beyond, no lane uses a row
+        Vec<float> maxima[4];
+        for (Vec<float>& m : maxima) m = splat<float>(kMinusInfinity<float>);
+        const auto product = [&](int s) __attribute__((always_inline)) {
+            const Vec<float> x = load(column + s * lanes);
+            return Masked ? select(used.mask(s), x, splat<float>(kMinusInfinity<float>)) : x;
+        };
+        int s = 0;
+        for (; s + 4 <= reached; s += 4)
+            for (int i = 0; i < 4; ++i) maxima[i] = vmax(maxima[i], product(s + i));
+        for (; s < reached; ++s) maxima[0] = vmax(maxima[0], product(s));
+        const Vec<float> shift = move_shift(state, lane, vmax(vmax(maxima[0], maxima[1]), vmax(maxima[2], maxima[3])) * scale, power_of_two);
+        Vec<float> sums[2] = {};  // of few terms each: pairwise enough
+        const auto weight = [&](int row) __attribute__((always_inline)) { return power_of_two(product(row) * scale - shift); };
+        const auto pair = [&](int row, Vec<float> even, Vec<float> odd) __attribute__((always_inline)) {
+            bf16_tile::store_pairs(pairs + (row * lanes + 2 * lane), even, odd);
+        };
+        Vec<float> tile_sum = {};
+        for (s = 0; s + 2 <= reached;) {
+            for (Vec<float>& sum : sums) sum = Vec<float>{};
+            for (const int end = smaller(reached, s + 16); s + 2 <= end; s += 2) {
+                const Vec<float> even = weight(s), odd = weight(s + 1);
+                pair(s, even, odd);
+                sums[0] += even;
+                sums[1] += odd;
+            }
+            tile_sum += sums[0] + sums[1];
         }
-        for (int i = 0; i < kLanes<A>; ++i) changed |= !(state.factor[lane + i] == A(1));
+        if (s < reached) {
+            const Vec<float> even = weight(s);
+            pair(s, even, Vec<float>{});
+            tile_sum += even;
+            s += 2;
+        }
+        for (; s < int(round_up(n, bf16_tile::kStep)); s += 2) __builtin_memset(pairs + (s * lanes + 2 * lane), 0, kVectorBytes);
+        changed |= add_weights(state, lane, tile_sum);
     }
     return changed;
 }
 
 template <class A>
-A log_sum_exp(A shift, double sum) {
-    return sum == 0 ? kMinusInfinity<A> : A(double(shift) + log(sum));
+A log_sum_exp(double shift, double sum) {
+    return sum == 0 ? kMinusInfinity<A> : A(shift + log(sum));
 }
 
-/// lse[i] = log_sum_exp(shift[i], sum[i]) for n lanes.
+/// lse[i] = log_sum_exp(shift[i] unit, sum[i]) for n lanes.
 template <class A>
-void log_sum_exps(A* lse, const Softmax<A>& state, int n) {
+void log_sum_exps(A* lse, const Softmax<A>& state, double unit, int n) {
     for (int i = 0; i < n; i += kLanes<double>) {
         double logs[kLanes<double>];
         store(logs, log_of_normal(load(state.sum + i)));
         for (int j = 0; j < smaller(kLanes<double>, n - i); ++j) {
             const double sum = state.sum[i + j];
             const bool ordinary = sum > 1e-300 && sum < 1e300;
-            lse[i + j] = ordinary ? A(double(state.shift[i + j]) + logs[j]) : log_sum_exp(state.shift[i + j], sum);
+            const double shift = double(state.shift[i + j]) * unit;
+            lse[i + j] = ordinary ? A(shift + logs[j]) : log_sum_exp<A>(shift, sum);
         }
     }
 }
@@ -285,9 +350,16 @@ void Forward<T, Pairs>::query_blocks(int64_t b, int64_t h, int64_t t0, char* mem
                 for (int lane = 0; lane < width; ++lane) seen.set(lane, 0, visible(i, smaller(lane, nq - 1)) - s0);
             FoldedSum<A>& sum = weighted[i];
             const auto weigh = [&] {
-                const A magnitude = A(scale.magnitude);
-                const bool changed = masked ? softmax_tile<Pairs, true>(scores, pairs, width, n, magnitude, seen, softmax[i])
-                                            : softmax_tile<Pairs, false>(scores, pairs, width, n, magnitude, seen, softmax[i]);
+                bool changed;
+                if constexpr (Pairs) {
+                    const float magnitude = float(scale.magnitude * kLog2E);
+                    changed = masked ? softmax_tile_pairs<true>(scores, pairs, width, n, magnitude, seen, softmax[i])
+                                     : softmax_tile_pairs<false>(scores, pairs, width, n, magnitude, seen, softmax[i]);
+                } else {
+                    const A magnitude = A(scale.magnitude);
+                    changed = masked ? softmax_tile<true>(scores, width, n, magnitude, seen, softmax[i])
+                                     : softmax_tile<false>(scores, width, n, magnitude, seen, softmax[i]);
+                }
                 if (changed) sum.scale_lanes(softmax[i].factor, width);
             };
             const auto values_in_place = [&] { return dense_rows(v.row(b, s0, kv), v.stride[1], wanted, HS, array(memory, at.values)); };
@@ -330,7 +402,7 @@ void Forward<T, Pairs>::query_blocks(int64_t b, int64_t h, int64_t t0, char* mem
         }
         transpose_rows(rows, HS, result, width, HS, nq);
         const int64_t t = t0 + i * kTile;
-        log_sum_exps(lse_h + t, softmax[i], nq);
+        log_sum_exps(lse_h + t, softmax[i], Pairs ? scale.magnitude / double(A(scale.magnitude * kLog2E)) : 1.0, nq);
         for (int j = 0; j < nq; ++j) {
             write_row(b, h, t + j, rows + j * HS, m);
             if (m != nullptr && t + j + 1 < end) momentum.step(m, b, sizes.position(t + j), h, eta);
@@ -393,7 +465,7 @@ void Forward<T, Pairs>::lone_query(int64_t b, int64_t h, char* memory, const Off
 
     const A* result = weighted.finish();
     for (int c = 0; c < HS; ++c) row[c] = sum == 0 ? A(0) : result[c] / A(sum);
-    lse.head(b, h)[0] = log_sum_exp(max, sum);
+    lse.head(b, h)[0] = log_sum_exp<A>(double(max), sum);
     const double eta = momentum.eta_view == nullptr ? 0 : momentum.eta(h);
     double* m = eta == 0 ? nullptr : reinterpret_cast<double*>(memory + at.m);
     if (m != nullptr) momentum.start(m, b, sizes.position(0), h, eta);
@@ -482,6 +554,9 @@ int forward_widened(df_queue* queue, const df_attention_args* args, df_error* er
     return DF_OK;
 }
 
+/// Whether scores may be scaled into powers of two: a scale of 0 would make a number of what is masked, one beyond float infinity.
+bool is_ordinary(double scale) { return (scale > 1e-30 && scale < 1e30) || (scale < -1e-30 && scale > -1e30); }
+
 }  // namespace
 
 int attention_forward_f64(df_queue* queue, const df_attention_args* args, df_error* error) { return forward<double, false>(queue, args, error); }
@@ -489,7 +564,8 @@ int attention_forward_f64(df_queue* queue, const df_attention_args* args, df_err
 int attention_forward(df_queue* queue, const df_attention_args* args, df_error* error) {
     if (args->q->dtype != DF_F64 && is_widened(AttentionSizes(args))) return forward_widened(queue, args, error);
     if constexpr (bf16_tile::kCompiled)
-        if (args->q->dtype == DF_BF16 && bf16_products(queue) != Bf16Products::kWidened) return forward<bf16, true>(queue, args, error);
+        if (args->q->dtype == DF_BF16 && bf16_products(queue) != Bf16Products::kWidened && is_ordinary(args->scale))
+            return forward<bf16, true>(queue, args, error);
     return dispatch(args->q->dtype, [&](auto type) { return forward<typename decltype(type)::type, false>(queue, args, error); });
 }
 

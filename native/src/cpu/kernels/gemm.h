@@ -192,6 +192,7 @@ constexpr int64_t kTaskWork = int64_t{1} << 18;  // multiply-adds below which a 
 constexpr int64_t kShareWork = int64_t{1} << 23;  // multiply-adds from which operands are packed once, before the product begins
 constexpr int64_t kShareBytes = int64_t{1} << 26;
 constexpr int64_t kFewOutputs = 256;  // up to this many float outputs are summed in double: it costs little and rounds once
+constexpr int64_t kPartsDepth = 256;  // terms that pay for an out written by columns
 constexpr int kThin = 8;              // up to this many rows, b is read in place when its columns are contiguous
 constexpr int kInPlaceRows = 64;      // up to this many rows, b is read in place when its rows are contiguous
 constexpr size_t kOnStack = 8192;     // scratch below this needs no allocation
@@ -251,29 +252,34 @@ struct TileProduct {
     int m, n, k;
     const A* bias;    // of these columns, or null: only with out
     bool accumulate;  // only with out
-    bool fetches;     // a is not in a cache yet
+    bool fetches_a, fetches_b;
 };
 
-/// Sums join c, the last ones leave for out. Meanwhile what comes next is fetched: a chain's terms are too few for the processor to see
-/// the pattern.
-template <class A, int V>
+constexpr int kFewTerms = 128;  // up to this many, chains are short: a plain sum of few terms is more accurate, too
+constexpr int kShortChain = tile::kChain, kLongChain = 2 * tile::kChain;
+
+/// Each chain's sums join c; the last ones leave it. Meanwhile what is not in a cache yet is fetched: a chain's terms are too few for the
+/// processor to see the pattern.
+template <class A, int V, int Ldb>
 inline void tile_vectors(const TileProduct<A>& t) {
     constexpr int kLine = 64 / int(sizeof(A)), kStride = larger(1, kLine / kLanes<A>);
-    const int ahead = (tile::kChain * tile::kTall<V> + t.m - 1) / t.m;  // rows of the next terms to fetch with each block of rows
-    for (int p = 0; p < t.k; p += tile::kChain) {
-        const int depth = smaller(tile::kChain, t.k - p), left = t.k - p - depth;
-        const A *a = t.a + p * t.step, *b = t.b + p * t.ldb, *next = b + depth * t.ldb, *a_next = a + depth * t.step;
-        const bool first = p == 0, last = left == 0, leaves_next = t.out != nullptr && left > 0 && left <= tile::kChain;
-        tile::rows<A, V>(
+    const int chain = t.k <= kFewTerms ? kShortChain : kLongChain;
+    const int ahead = (chain * tile::kTall<V> + t.m - 1) / t.m;  // rows of the next terms to fetch with each block of rows
+    for (int p = 0; p < t.k; p += chain) {
+        const int depth = smaller(chain, t.k - p), left = t.k - p - depth;
+        const A *a = t.a + p * t.step, *b = t.b + p * t.ldb, *b_next = b + depth * t.ldb, *a_next = a + depth * t.step;
+        const bool first = p == 0, last = left == 0, leaves_next = t.out != nullptr && left > 0 && left <= chain;
+        tile::rows<A, V, Ldb>(
             a, t.lda, t.step, b, t.ldb, t.m, depth,
             [&](int i, int R) __attribute__((always_inline)) {
-                for (int x = 0; x < ahead; ++x, next += t.ldb)
+                if (t.fetches_b)
+                    for (int x = 0; x < ahead; ++x, b_next += t.ldb)
 #pragma GCC unroll 4
-                    for (int v = 0; v < V; v += kStride) __builtin_prefetch(next + v * kLanes<A>);
-                if (t.fetches && t.step == 1)
+                        for (int v = 0; v < V; v += kStride) __builtin_prefetch(b_next + v * kLanes<A>);
+                if (t.fetches_a && t.step == 1)
                     for (int r = i; r < i + R; ++r)
                         for (int x = depth; x < 2 * depth; x += kLine) __builtin_prefetch(a + r * t.lda + x);
-                if (t.fetches && t.lda == 1)
+                if (t.fetches_a && t.lda == 1)
                     for (int x = 0; x < ahead; ++x, a_next += t.step)
                         for (int r = 0; r < t.m; r += kLine) __builtin_prefetch(a_next + r);
                 if (leaves_next)
@@ -281,37 +287,45 @@ inline void tile_vectors(const TileProduct<A>& t) {
 #pragma GCC unroll 4
                         for (int v = 0; v < V; v += kStride) __builtin_prefetch(t.out + r * t.ldo + v * kLanes<A>, 1);
             },
-            [&](int i, int v, Vec<A> sum) __attribute__((always_inline)) {
-                const int at = v * kLanes<A>;
-                if (!first) sum += load(t.c + i * t.ldc + at);
-                if (!last) return store(t.c + i * t.ldc + at, sum);
-                if (t.joins) sum += load(t.total + i * t.ldt + at);
-                if (t.out == nullptr) return store(t.total + i * t.ldt + at, sum);
-                if (t.bias != nullptr) sum += load(t.bias + at);
-                if (t.accumulate) sum += load(t.out + i * t.ldo + at);
-                store(t.out + i * t.ldo + at, sum);
+            [&](int i, const auto& sum) __attribute__((always_inline)) {
+                constexpr int R = int(sizeof sum / (V * sizeof(Vec<A>)));
+                A* c = t.c + i * t.ldc;
+                const auto place = [&](int r, int v) { return c + r * t.ldc + v * kLanes<A>; };
+                if (!last) {
+                    if (first) tile::each<R, V>([&](int r, int v) { store(place(r, v), sum[r][v]); });
+                    else tile::each<R, V>([&](int r, int v) { store(place(r, v), load(place(r, v)) + sum[r][v]); });
+                    return;
+                }
+                A *total = t.total + i * t.ldt, *out = t.out != nullptr ? t.out + i * t.ldo : total;
+                const ptrdiff_t ldo = t.out != nullptr ? t.ldo : t.ldt;
+                tile::each<R, V>([&](int r, int v) {
+                    const int at = v * kLanes<A>;
+                    Vec<A> x = sum[r][v];
+                    if (!first) x += load(place(r, v));
+                    if (t.joins) x += load(total + r * t.ldt + at);
+                    if (t.bias != nullptr) x += load(t.bias + at);
+                    if (t.accumulate) x += load(out + r * ldo + at);
+                    store(out + r * ldo + at, x);
+                });
             });
     }
 }
 
-template <class A>
+template <class A, int Ldb>
 inline void tile_product(TileProduct<A> t) {
     constexpr int kWidth = tile::kVectors * kLanes<A>;
     for (; t.n >= kWidth; t.n -= kWidth) {
-        tile_vectors<A, tile::kVectors>(t);
+        tile_vectors<A, tile::kVectors, Ldb>(t);
         t.b += kWidth;
         t.c += kWidth;
         t.total += kWidth;
         if (t.out != nullptr) t.out += kWidth;
         if (t.bias != nullptr) t.bias += kWidth;
     }
-    switch (t.n / kLanes<A>) {
-        case 1: return tile_vectors<A, 1>(t);
-        case 2: if constexpr (tile::kVectors > 2) return tile_vectors<A, 2>(t);
-                break;
-        case 3: if constexpr (tile::kVectors > 2) return tile_vectors<A, 3>(t);
-                break;
-        default: break;
+    if (t.n == kLanes<A>) return tile_vectors<A, 1, Ldb>(t);
+    if constexpr (tile::kVectors > 2) {
+        if (t.n == 2 * kLanes<A>) return tile_vectors<A, 2, Ldb>(t);
+        if (t.n == 3 * kLanes<A>) return tile_vectors<A, 3, Ldb>(t);
     }
 }
 
@@ -321,8 +335,8 @@ struct GemmTile {
     int64_t i, j, rows, cols;
     A *c, *total;
     int64_t ld;    // of total
-    bool joins;    // total holds sums of earlier terms
-    bool fetches;  // this part of a is read for the first time
+    bool joins;  // total holds sums of earlier terms
+    bool fetches_a, fetches_b;  // they are not in a cache yet
 };
 
 /// The product of operands widened to A.
@@ -332,6 +346,9 @@ struct WidenedProduct {
     using Sum = A;
     static constexpr int kPanel = gemm_blocks::kTileBytes / int(sizeof(A));  // columns of a panel of b
     static constexpr int kRowStep = 1, kColumnStep = kLanes<A>, kDepthStep = 1;
+    static constexpr int kSpeed = 1;  // multiply-adds in the time of one
+    static constexpr int kParts = 1;  // of b
+    struct Session {};
 
     /// Rows of the left operand: element (i,p) lies i row + p step after data.
     struct Left {
@@ -351,8 +368,7 @@ struct WidenedProduct {
     }
     static bool right_in_place(const Gemm& g) { return g.b.dtype == kDtypeOf<A> && g.b.col == 1; }
     static void pack_right(A* to, const Matrix& b, int64_t depth, int64_t cols) {
-        const int64_t padded = round_up(cols, kColumnStep);
-        gather(to, padded, b, depth, cols, padded);
+        gather(to, kPanel, b, depth, cols, round_up(cols, kColumnStep));
     }
     /// True where a tile can be written without conversion.
     static bool writes_out(const Gemm& g, int64_t cols) {
@@ -364,8 +380,72 @@ struct WidenedProduct {
     static void multiply(const Gemm& g, const GemmTile<A>& t, const Left& a, const A* b, int64_t ldb, int64_t depth, bool done) {
         A* out = done ? static_cast<A*>(block(g.out, t.i, t.j).data) : nullptr;
         const A* bias = done && g.bias.data != nullptr ? static_cast<const A*>(block(g.bias, t.i, t.j).data) : nullptr;
-        tile_product<A>({t.c, t.total, out, kPanel, t.ld, g.out.row, t.joins, a.data, b, a.row, a.step, ldb, int(t.rows),
-                         int(round_up(t.cols, kColumnStep)), int(depth), bias, g.accumulate, t.fetches});
+        const TileProduct<A> product = {t.c, t.total, out, kPanel, t.ld, g.out.row, t.joins, a.data, b, a.row, a.step, ldb, int(t.rows),
+                                        int(round_up(t.cols, kColumnStep)), int(depth), bias, done && g.accumulate, t.fetches_a, t.fetches_b};
+        if (ldb == kPanel) tile_product<A, kPanel>(product);
+        else tile_product<A, 0>(product);
+    }
+};
+
+/// The product of bfloat16 operands where the processor multiplies them itself. With two parts b is float32, taken as the sum of two
+/// bfloat16 (16 bits of its 24): a weight plus a small change keeps the change.
+template <bool Tiles, int Parts>
+struct Bf16Product {
+    using Element = bf16;
+    using Sum = float;
+    static constexpr int kPanel = Tiles ? 32 : 64;
+    static constexpr int kRowStep = bf16_tile::kBlock, kColumnStep = bf16_tile::kBlock, kDepthStep = bf16_tile::kStep;
+    static constexpr int kSpeed = Tiles ? 8 : 1;
+    static constexpr int kParts = Parts;
+    struct Session {
+        bf16_tile::TileSession tiles{Tiles};
+    };
+
+    struct Left {
+        const bf16* data;
+        ptrdiff_t row;
+    };
+    static bool left_in_place(const Gemm& g) {
+        const bool same_sets = g.a.row * 2 % 2048 == 0;  // the rows of a tile would push each other out of the L1 cache
+        return g.a.col == 1 && g.k % kDepthStep == 0 && g.m % kRowStep == 0 && !same_sets;
+    }
+    static Left left(const Matrix& a) { return {static_cast<const bf16*>(a.data), a.row}; }
+    static void pack_left(const Gemm&, bf16* to, const Matrix& a, int64_t rows, int64_t depth) {
+        bf16_tile::pack_left(to, round_up(depth, kDepthStep), static_cast<const bf16*>(a.data), a.row, a.col, int(rows),
+                             int(round_up(rows, kRowStep)), int(depth), int(round_up(depth, kDepthStep)));
+    }
+    static Left packed_left(const Gemm&, const bf16* from, int64_t, int64_t depth) { return {from, round_up(depth, kDepthStep)}; }
+    static bool right_in_place(const Gemm&) { return false; }
+    static void pack_right(bf16* to, const Matrix& b, int64_t depth, int64_t cols) {
+        const int64_t padded_depth = round_up(depth, kDepthStep), padded_cols = round_up(cols, kColumnStep);
+        if constexpr (Parts == 1) {
+            bf16_tile::pack_right(to, kPanel, static_cast<const bf16*>(b.data), b.row, b.col, int(depth), int(padded_depth), int(cols),
+                                  int(padded_cols));
+        } else {
+            constexpr int kRows = 32;
+            float rows[kRows * kPanel];
+            for (int64_t p = 0; p < padded_depth; p += kRows) {
+                const int64_t deep = smaller(int64_t{kRows}, depth - p);
+                gather(rows, kPanel, block(b, p, 0), deep, cols, padded_cols);
+                for (int64_t x = deep * kPanel; x < kRows * kPanel; ++x) rows[x] = 0;
+                bf16_tile::split_pairs(to + p * kPanel, to + (padded_depth + p) * kPanel, rows, kPanel, kRows, int(padded_cols));
+            }
+        }
+    }
+    static bool writes_out(const Gemm&, int64_t) { return false; }
+    static void multiply(const Gemm&, const GemmTile<float>& t, const Left& a, const bf16* b, int64_t ldb, int64_t depth, bool) {
+        const int rows = int(round_up(t.rows, kRowStep)), cols = int(round_up(t.cols, kColumnStep));
+        float* to = t.joins ? t.c : t.total;
+        const int64_t ld = t.joins ? int64_t{kPanel} : t.ld;
+        const int padded = int(round_up(depth, kDepthStep));
+        for (int part = 0; part < Parts; ++part)
+            bf16_tile::gemm(Tiles, to, ld, a.data, a.row, b + part * padded * kPanel, ldb, rows, cols, padded, part > 0);
+        if (!t.joins) return;
+        for (int64_t r = 0; r < t.rows; ++r)
+            for (int64_t x = 0; x < cols; x += kLanes<float>) {
+                float* total = t.total + r * t.ld + x;
+                store(total, load(total) + load(t.c + r * kPanel + x));
+            }
     }
 };
 
@@ -384,8 +464,8 @@ struct GemmPlan {
         for (int d = 0; d < g.batch_rank; ++d) one_right = one_right && (g.b_stride[d] == 0 || g.batch_shape[d] == 1);
         const int64_t work = batches * g.m * g.n * g.k;
         const bool packs_right = g.m > kInPlaceRows || !P::right_in_place(g);
-        const bool shares = work >= kShareWork && g.m > kTaskRows, shares_right = shares && one_right && g.n * g.k * int64_t(sizeof(typename P::Element)) <= kShareBytes;
-        const int64_t wanted = larger(int64_t{1}, smaller(kTasksPerThread * threads, work / kTaskWork));
+        const bool shares = work >= kShareWork * P::kSpeed && g.m > kTaskRows, shares_right = shares && one_right && g.n * g.k * P::kParts * int64_t(sizeof(typename P::Element)) <= kShareBytes;
+        const int64_t wanted = larger(int64_t{1}, smaller(kTasksPerThread * threads, work / (kTaskWork * P::kSpeed)));
         const int64_t most_rows = packs_right && !shares_right ? kTallRows : kTaskRows;
         plan.row_blocks = ceil_div(g.m, most_rows);
         plan.rows = smaller(g.m, round_up(ceil_div(g.m, plan.row_blocks), 4));
@@ -397,6 +477,17 @@ struct GemmPlan {
         plan.col_blocks = ceil_div(panels, per_task);
         if (packs_right) plan.right = shares_right && plan.row_blocks > 1 ? kShared : kByTask;
         if (!P::left_in_place(g)) plan.left = shares && batches == 1 && plan.col_blocks > 1 ? kShared : kByTask;
+        return plan;
+    }
+    /// One task.
+    template <class P>
+    static GemmPlan alone(const Gemm& g) {
+        GemmPlan plan;
+        plan.left = P::left_in_place(g) ? kInPlace : kByTask;
+        plan.right = g.m <= gemm_blocks::kInPlaceRows && P::right_in_place(g) ? kInPlace : kByTask;
+        plan.rows = g.m;
+        plan.cols = round_up(g.n, P::kPanel);
+        plan.row_blocks = plan.col_blocks = 1;
         return plan;
     }
 };
@@ -430,9 +521,9 @@ struct GemmTiles {
         using namespace gemm_blocks;
         Carver carver(memory);
         const int64_t depth = round_up(smaller(g.k, int64_t{kGroup}), P::kDepthStep);
-        const int64_t rows = round_up(smaller(plan.rows, g.m), P::kRowStep), cols = smaller(plan.cols, round_up(g.n, P::kColumnStep));
+        const int64_t rows = round_up(smaller(plan.rows, g.m), P::kRowStep);
         left = plan.left == GemmPlan::kByTask ? carver.take<typename P::Element>(rows * depth) : nullptr;
-        right = plan.right != GemmPlan::kShared ? carver.take<typename P::Element>(smaller(cols, int64_t{P::kPanel}) * depth) : nullptr;
+        right = plan.right != GemmPlan::kShared ? carver.take<typename P::Element>(P::kPanel * depth * P::kParts) : nullptr;
         c = carver.take<typename P::Sum>(smaller(rows, int64_t{kTileRows}) * P::kPanel);
         total = g.k > kGroup ? carver.take<typename P::Sum>(rows * plan.cols) : nullptr;
         deep = g.k > kDeep ? carver.take<double>(rows * plan.cols) : nullptr;
@@ -456,7 +547,7 @@ struct GemmShared {
         left_units = plan.left == GemmPlan::kShared ? ceil_div(g.m, kTileRows) * groups : 0;
         right_units = plan.right == GemmPlan::kShared ? ceil_div(g.n, P::kPanel) * groups : 0;
         left = left_units > 0 ? carver.take<Element>(round_up(g.m, P::kRowStep) * depth) : nullptr;
-        right = right_units > 0 ? carver.take<Element>(round_up(g.n, P::kColumnStep) * depth) : nullptr;
+        right = right_units > 0 ? carver.take<Element>(round_up(g.n, P::kPanel) * depth * P::kParts) : nullptr;
         size = carver.size();
     }
     Element* left_at(const Gemm& g, int64_t i, int64_t p) const {
@@ -464,8 +555,7 @@ struct GemmShared {
         return left + i * round_up(g.k, P::kDepthStep) + p * rows;
     }
     Element* right_at(const Gemm& g, int64_t j, int64_t p) const {
-        const int64_t cols = round_up(smaller(g.n - j, int64_t{P::kPanel}), P::kColumnStep);
-        return right + j * round_up(g.k, P::kDepthStep) + p * cols;
+        return right + (j * round_up(g.k, P::kDepthStep) + p * P::kPanel) * P::kParts;
     }
     void pack(const Gemm& g, int64_t unit) const {
         using namespace gemm_blocks;
@@ -492,7 +582,7 @@ inline void gemm_task(const Gemm& g, const GemmPlan& plan, const GemmShared<P>& 
             const int64_t wide = smaller(int64_t{P::kPanel}, cols - x), padded = round_up(wide, P::kColumnStep);
             const bool done = last && t.deep == nullptr && P::writes_out(g, wide);
             const typename P::Element* right = t.right;
-            int64_t ldb = padded;
+            int64_t ldb = P::kPanel;
             if (plan.right == GemmPlan::kShared) {
                 right = shared.right_at(g, j + x, p);
             } else if (plan.right == GemmPlan::kInPlace && padded == wide) {
@@ -517,7 +607,8 @@ inline void gemm_task(const Gemm& g, const GemmPlan& plan, const GemmShared<P>& 
                 const bool one = t.total == nullptr;
                 typename P::Sum* total = one ? t.c : t.total + y * plan.cols + x;
                 const int64_t ld = one ? int64_t{P::kPanel} : plan.cols;
-                P::multiply(g, {i + y, j + x, tall, wide, t.c, total, ld, p % kDeep != 0, x == 0 && plan.left == GemmPlan::kInPlace}, left,
+                P::multiply(g, {i + y, j + x, tall, wide, t.c, total, ld, p % kDeep != 0, x == 0 && plan.left == GemmPlan::kInPlace,
+                            y == 0 && plan.right == GemmPlan::kShared}, left,
                             right, ldb, depth, done);
                 if (done) continue;
                 if (t.deep != nullptr && ((p + depth) % kDeep == 0 || last)) {
@@ -540,7 +631,7 @@ inline int gemm_blocked(df_queue* queue, const char* op, const Gemm& g, df_error
     const int64_t batches = batch_count(g);
     const GemmPlan plan = GemmPlan::choose<P>(g, batches, thread_count(queue));
     const int64_t blocks = plan.row_blocks * plan.col_blocks, tasks = batches * blocks;
-    const int64_t group = larger(int64_t{1}, kTaskWork / (2 * smaller(plan.rows, g.m) * smaller(plan.cols, g.n) * g.k));
+    const int64_t group = larger(int64_t{1}, kTaskWork * P::kSpeed / (2 * smaller(plan.rows, g.m) * smaller(plan.cols, g.n) * g.k));
     const int64_t indices = ceil_div(tasks, group);
     const size_t shared_bytes = GemmShared<P>(nullptr, g, plan).size, own_bytes = GemmTiles<P>(nullptr, g, plan).size;
     const auto run = [&](char* memory) {
@@ -548,6 +639,7 @@ inline int gemm_blocked(df_queue* queue, const char* op, const Gemm& g, df_error
         const int64_t units = shared.left_units + shared.right_units;
         if (units > 0) parallel_for(queue, units, [&](int64_t unit, int) { shared.pack(g, unit); });
         parallel_for(queue, indices, [&](int64_t index, int worker) {
+            [[maybe_unused]] const typename P::Session session;
             const GemmTiles<P> tiles(memory + shared_bytes + size_t(worker) * own_bytes, g, plan);
             for (int64_t t = index * group; t < smaller(tasks, (index + 1) * group); ++t) {
                 const int64_t i = t % plan.row_blocks * plan.rows, j = t / plan.row_blocks % plan.col_blocks * plan.cols;
@@ -683,133 +775,23 @@ inline int gemm_thin(df_queue* queue, const char* op, const Gemm& g, df_error* e
     return DF_OK;
 }
 
-// ---- large products: both operands packed in square blocks ----
-
-namespace gemm_blocks {
-constexpr int kSquare = 64;                        // rows, columns and depth of a block: three of them share the L1 cache
-constexpr int64_t kSquareWork = int64_t{1} << 20;  // multiply-adds from which packing everything pays
-constexpr int64_t kSquareTasks = 16;               // tasks wanted
-constexpr int kSquareFold = 8;                     // blocks of depth that join one sum in A; the sums of those are added in double
-}  // namespace gemm_blocks
-
-/// Blocks of floating point A, multiplied by tile_gemm.
-template <class A>
-struct WideBlocks {
-    using Element = A;
-    static constexpr int64_t kRows = 32;
-    static void pack_left(A* to, const Matrix& a, int64_t rows, int64_t depth) { gather(to, gemm_blocks::kSquare, a, rows, depth, depth); }
-    static void pack_right(A* to, const Matrix& b, int64_t depth, int64_t cols) {
-        gather(to, gemm_blocks::kSquare, b, depth, cols, round_up(cols, kLanes<A>));
+/// f(Type<P>) with the way to form g's products.
+template <class A, class F>
+inline int with_product(df_queue* queue, const Gemm& g, F&& f) {
+    if constexpr (bf16_tile::kCompiled && sizeof(A) == 4) {
+        const Bf16Products products = bf16_products(queue);
+        const bool whole = g.b.dtype == DF_BF16;
+        if (g.a.dtype == DF_BF16 && products == Bf16Products::kTiles)
+            return whole ? f(Type<Bf16Product<true, 1>>{}) : f(Type<Bf16Product<true, 2>>{});
+        if (g.a.dtype == DF_BF16 && products == Bf16Products::kDot && whole) return f(Type<Bf16Product<false, 1>>{});
     }
-    void multiply(A* c, const A* a, const A* b, int rows, int cols, int depth, bool add) const {
-        tile_gemm(c, gemm_blocks::kSquare, a, gemm_blocks::kSquare, b, gemm_blocks::kSquare, rows, cols, depth, add);
-    }
-};
-
-/// Blocks of bfloat16, multiplied by bf16_tile::gemm.
-struct PairBlocks {
-    using Element = bf16;
-    static constexpr int64_t kRows = 64;
-    static constexpr int kStep = bf16_tile::kStep;
-    bool tiles;
-
-    static void pack_left(bf16* to, const Matrix& a, int64_t rows, int64_t depth) {
-        constexpr int n = gemm_blocks::kSquare;
-        const bf16* from = static_cast<const bf16*>(a.data);
-        const int padded = int(round_up(depth, kStep)), tall = int(round_up(rows, bf16_tile::kBlock));
-        if (a.col == 1) {
-            for (int r = 0; r < tall; ++r) {
-                const int64_t wide = r < rows ? depth : 0;
-                __builtin_memcpy(to + r * n, from + r * a.row, size_t(wide) * sizeof(bf16));
-                __builtin_memset(to + r * n + wide, 0, size_t(padded - wide) * sizeof(bf16));
-            }
-        } else if (a.row == 1) {
-            bf16 pairs[n * n];
-            bf16_tile::pack_columns(to, n, from, a.col, int(depth), int(rows), tall, pairs);
-        } else {
-            for (int r = 0; r < tall; ++r)
-                for (int p = 0; p < padded; ++p) to[r * n + p] = r < rows && p < depth ? from[r * a.row + p * a.col] : bf16{0};
-        }
-    }
-    static void pack_right(bf16* to, const Matrix& b, int64_t depth, int64_t cols) {
-        constexpr int n = gemm_blocks::kSquare;
-        const bf16* from = static_cast<const bf16*>(b.data);
-        const int padded = int(round_up(depth, kStep)), wide = int(round_up(cols, bf16_tile::kBlock));
-        if (b.col == 1) {
-            for (int p = 0; p < padded; p += 2) {
-                bf16_tile::pair_rows(to + p * n, p < depth ? from + p * b.row : nullptr, p + 1 < depth ? from + (p + 1) * b.row : nullptr, int(cols));
-                __builtin_memset(to + p * n + 2 * cols, 0, size_t(wide - cols) * 2 * sizeof(bf16));
-            }
-        } else if (b.row == 1) {
-            bf16 rows[n * n];
-            bf16_tile::pack_rows(rows, padded, from, b.col, int(cols), wide, int(depth));
-            using bf16_tile::Word;
-            bf16_tile::transpose_words(reinterpret_cast<Word*>(to), n, reinterpret_cast<const Word*>(rows), padded / 2, wide, padded / 2);
-        } else {
-            for (int p = 0; p < padded; ++p)
-                for (int j = 0; j < wide; ++j)
-                    to[(p / 2 * n + j) * 2 + p % 2] = p < depth && j < cols ? from[p * b.row + j * b.col] : bf16{0};
-        }
-    }
-    void multiply(float* c, const bf16* a, const bf16* b, int rows, int cols, int depth, bool add) const {
-        constexpr int n = gemm_blocks::kSquare;
-        bf16_tile::gemm(tiles, c, n, a, n, b, n, int(round_up(rows, bf16_tile::kBlock)), int(round_up(cols, bf16_tile::kBlock)),
-                        int(round_up(depth, kStep)), add);
-    }
-};
-
-/// One product whose right operand is packed first, by all threads; then each task packs its rows of the left one and goes through columns.
-template <class A, class Blocks>
-inline int gemm_square(df_queue* queue, const char* op, const Gemm& g, const Blocks& blocks, bool tiles, df_error* error) {
-    using namespace gemm_blocks;
-    using Element = typename Blocks::Element;
-    constexpr int64_t kElements = int64_t{kSquare} * kSquare, kRows = Blocks::kRows, kLeft = kRows * kSquare;
-    const int64_t deep = ceil_div(g.k, kSquare), wide = ceil_div(g.n, kSquare);
-    const int64_t tall = ceil_div(g.m, kRows), per_task = larger<int64_t>(1, smaller(4 * kSquare / kRows / 2, tall / kSquareTasks)), row_tasks = ceil_div(tall, per_task);
-    const int64_t splits = smaller(wide, ceil_div(kSquareTasks, row_tasks)), per_split = ceil_div(wide, splits);
-    const bool folds = deep > kSquareFold;
-    const size_t right_bytes = size_t(wide * deep * kElements) * sizeof(Element);
-    const size_t left_bytes = size_t(per_task * deep * kLeft) * sizeof(Element), c_bytes = size_t(kLeft) * sizeof(A);
-    const size_t own_bytes = left_bytes + c_bytes + (folds ? size_t(kLeft) * sizeof(double) : 0);
-    const size_t all = right_bytes + own_bytes * size_t(thread_count(queue));
-    const Scratch scratch(queue, all);
-    if (!scratch) return out_of_memory(error, op, all);
-    Element* right = scratch.as<Element>();
-    parallel_for(queue, wide * deep, [&](int64_t i, int) {
-        const int64_t j = i / deep * kSquare, p = i % deep * kSquare;
-        blocks.pack_right(right + i * kElements, block(g.b, p, j), smaller<int64_t>(kSquare, g.k - p), smaller<int64_t>(kSquare, g.n - j));
-    });
-    parallel_for(queue, row_tasks * splits, [&](int64_t task, int worker) {
-        char* memory = scratch.as<char>(right_bytes + own_bytes * size_t(worker));
-        Element* left = reinterpret_cast<Element*>(memory);
-        A* c = reinterpret_cast<A*>(memory + left_bytes);
-        double* total = reinterpret_cast<double*>(memory + left_bytes + c_bytes);
-        const int64_t first = task / splits * per_task, last = smaller(tall, first + per_task), j0 = task % splits * per_split;
-        const bf16_tile::TileSession session(tiles);
-        for (int64_t i = first; i < last; ++i)
-            for (int64_t p = 0; p < deep; ++p)
-                blocks.pack_left(left + ((i - first) * deep + p) * kLeft, block(g.a, i * kRows, p * kSquare),
-                                 smaller(kRows, g.m - i * kRows), smaller<int64_t>(kSquare, g.k - p * kSquare));
-        for (int64_t j = j0; j < smaller(wide, j0 + per_split); ++j)
-            for (int64_t i = first; i < last; ++i) {
-                const int64_t rows = smaller(kRows, g.m - i * kRows), cols = smaller<int64_t>(kSquare, g.n - j * kSquare);
-                for (int64_t p = 0; p < deep; ++p) {
-                    const int depth = int(smaller<int64_t>(kSquare, g.k - p * kSquare));
-                    blocks.multiply(c, left + ((i - first) * deep + p) * kLeft, right + (j * deep + p) * kElements, int(rows), int(cols), depth,
-                                    p % kSquareFold != 0);
-                    if (folds && (p % kSquareFold == kSquareFold - 1 || p + 1 == deep))
-                        for (int64_t x = 0; x < rows * kSquare; x += kLanes<A>)
-                            for (int h = 0; h < int(sizeof(double) / sizeof(A)); ++h) {
-                                double* to = total + x + h * kLanes<double>;
-                                const Vec<double> part = load_as<double>(c + x + h * kLanes<double>);
-                                store(to, p < kSquareFold ? part : load(to) + part);
-                            }
-                }
-                if (folds) finish(g, total, kSquare, i * kRows, j * kSquare, rows, cols);
-                else finish(g, c, kSquare, i * kRows, j * kSquare, rows, cols);
-            }
-    });
-    return DF_OK;
+    return f(Type<WidenedProduct<A>>{});
+}
+/// The same for gemm_alone: few outputs are summed in double there too.
+template <class A, class F>
+inline int alone(df_queue* queue, const Gemm& g, F&& f) {
+    if (g.m * g.n <= gemm_blocks::kFewOutputs) return f(Type<WidenedProduct<double>>{});
+    return with_product<A>(queue, g, f);
 }
 
 /// Runs g with sums in A or better (A is float for f32 and bf16 operands, double for f64). op names the caller in errors.
@@ -817,19 +799,34 @@ template <class A>
 inline int gemm(df_queue* queue, const char* op, const Gemm& wanted, df_error* error) {
     if constexpr (sizeof(A) < sizeof(double))
         if (wanted.m * wanted.n <= gemm_blocks::kFewOutputs) return gemm<double>(queue, op, wanted, error);
-    const bool swap = wanted.n < wanted.m && wanted.n <= gemm_blocks::kThin;  // few columns would leave most lanes idle
-    const Gemm g = swap ? swapped(wanted) : wanted;
+    // Few columns would leave most lanes idle; a float32 operand may be taken in parts on the right only.
+    const bool few = wanted.n < wanted.m && wanted.n <= gemm_blocks::kThin;
+    const bool in_parts = wanted.a.dtype == DF_F32 && wanted.b.dtype == DF_BF16 && wanted.k >= gemm_blocks::kPartsDepth && bf16_products(queue) == Bf16Products::kTiles;
+    const Gemm g = few || in_parts ? swapped(wanted) : wanted;
     if (g.m <= gemm_blocks::kThin && g.b.row == 1 && g.k >= 2 * kLanes<A>) return gemm_thin<A>(queue, op, g, error);
-    if (batch_count(g) == 1 && g.m >= 48 && g.n >= 16 && g.k >= 16 && g.m * g.n * g.k >= gemm_blocks::kSquareWork) {
-        if constexpr (sizeof(A) == sizeof(float) && bf16_tile::kCompiled) {
-            const Bf16Products products = bf16_products(queue);
-            const bool tiles = products == Bf16Products::kTiles;
-            if (g.a.dtype == DF_BF16 && g.b.dtype == DF_BF16 && products != Bf16Products::kWidened)
-                return gemm_square<A>(queue, op, g, PairBlocks{tiles}, tiles, error);
-        }
-        return gemm_square<A>(queue, op, g, WideBlocks<A>{}, false, error);
-    }
-    return gemm_blocked<WidenedProduct<A>>(queue, op, g, error);
+    return with_product<A>(queue, g, [&](auto product) { return gemm_blocked<typename decltype(product)::type>(queue, op, g, error); });
+}
+
+/// A product for one thread, in memory of its caller: what many small problems are made of.
+template <class A>
+inline size_t gemm_alone_bytes(df_queue* queue, const Gemm& g) {
+    size_t bytes = 0;
+    alone<A>(queue, g, [&](auto product) {
+        using P = typename decltype(product)::type;
+        bytes = GemmTiles<P>(nullptr, g, GemmPlan::alone<P>(g)).size;
+        return 0;
+    });
+    return bytes;
+}
+template <class A>
+inline void gemm_alone(df_queue* queue, const Gemm& g, char* memory) {
+    alone<A>(queue, g, [&](auto product) {
+        using P = typename decltype(product)::type;
+        const GemmPlan plan = GemmPlan::alone<P>(g);
+        [[maybe_unused]] const typename P::Session session;
+        gemm_task<P>(g, plan, GemmShared<P>(nullptr, g, plan), GemmTiles<P>(memory, g, plan), 0, 0, g.m, g.n);
+        return 0;
+    });
 }
 
 /// out (m,n) (+)= a b.

@@ -127,10 +127,11 @@ Matrix head_state(const df_view* v, int64_t b, int64_t h, bool key_first) {
 }
 
 /// o (c,n) += lower triangle of s (c,c), ld kChunk, times v (c,n). What lies above the diagonal is never multiplied: a token does not
-/// reach the ones before it, not even as NaN.
-template <class A>
-void add_lower(A* o, const A* s, const A* v, int64_t ld, int c, int n) {
+/// reach the ones before it, not even as NaN. between() is called now and then.
+template <class A, class Between>
+void add_lower(A* o, const A* s, const A* v, int64_t ld, int c, int n, Between&& between) {
     for (int i = 0; i < c; i += 4) {
+        if (i % 8 == 0) between();
         const int rows = smaller(4, c - i);
         if (i > 0) tile_gemm(o + i * ld, ld, s + i * kChunk, kChunk, v, ld, rows, n, i, true);
         for (int r = i; r < i + rows; ++r)
@@ -146,6 +147,36 @@ template <class A>
 void scale_row(A* x, A by, int64_t n) {
     for (int64_t j = 0; j < n; j += kLanes<A>) store(x + j, load(x + j) * by);
 }
+
+/// Rows to fetch while the processor is busy with others: they lie too far apart for the hardware to guess, and more than a few at a time
+/// would only wait for each other.
+class Fetch {
+public:
+    void start() { blocks_ = at_ = row_ = 0; }
+    void add(const Matrix& x, int64_t rows, int64_t cols) {
+        const int64_t bytes = int64_t(element_size(x.dtype));
+        block_[blocks_++] = {static_cast<const char*>(x.data), x.row * bytes, rows, cols * bytes};
+    }
+    /// The next few rows.
+    void some() {
+        for (int64_t lines = kLines; lines > 0 && at_ < blocks_;) {
+            const Block& x = block_[at_];
+            for (int64_t byte = 0; byte < x.bytes; byte += 64, --lines) __builtin_prefetch(x.data + row_ * x.stride + byte, 0, 2);
+            if (++row_ == x.rows) {
+                row_ = 0;
+                ++at_;
+            }
+        }
+    }
+
+private:
+    static constexpr int64_t kLines = 40;
+    struct Block {
+        const char* data;
+        int64_t stride, rows, bytes;
+    } block_[4];
+    int64_t blocks_ = 0, at_ = 0, row_ = 0;
+};
 
 template <class A>
 class Walk {
@@ -171,11 +202,13 @@ public:
             const int c = int(smaller(int64_t{kChunk}, end - i));
             const bool update = needs_state || i + c < end;
             const int columns = int(round_up(c, kLanes<A>));
+            fetch_.start();
+            if (outputs && sweep_.out != nullptr) fetch_.add(block(head_rows(sweep_.out, b_, h_, sweep_.reverse), i, 0), c, plan_.size);
             if (i + c < end) {
                 const int64_t ahead = smaller(int64_t{kChunk}, end - i - c);
-                prefetch(block(key_, i + c, 0), ahead);
-                prefetch(block(value_, i + c, 0), ahead);
-                if (outputs) prefetch(block(head_rows(sweep_.query, b_, h_, sweep_.reverse), i + c, 0), ahead);
+                fetch_.add(block(key_, i + c, 0), ahead, plan_.size);
+                fetch_.add(block(value_, i + c, 0), ahead, plan_.size);
+                if (outputs) fetch_.add(block(head_rows(sweep_.query, b_, h_, sweep_.reverse), i + c, 0), ahead, plan_.size);
             }
             gather(t_.key, kChunk, transposed(block(key_, i, 0)), plan_.size, c, columns);
             gather(t_.value, n_, block(value_, i, 0), c, plan_.size, n_);
@@ -186,30 +219,31 @@ public:
     }
 
 private:
-    /// Fetches the next chunk's rows: they lie too far apart for the hardware to guess.
-    void prefetch(const Matrix& x, int64_t rows) const {
-        const int64_t bytes = int64_t(element_size(x.dtype));
-        for (int64_t r = 0; r < rows; ++r)
-            for (int64_t at = 0; at < plan_.size * bytes; at += 64) __builtin_prefetch(static_cast<const char*>(x.data) + r * x.row * bytes + at);
-    }
-
     /// Rows i..i+c of out.
     double write_chunk(int64_t i, int c) {
         const int size = int(plan_.size);
         gather(t_.query, n_, block(head_rows(sweep_.query, b_, h_, sweep_.reverse), i, 0), c, size, n_);
         constexpr int step = 16;  // row blocks, so that little is computed above the diagonal
-        for (int r = 0; r < c; r += step)
+        for (int r = 0; r < c; r += step) {
+            fetch_.some();
             tile_gemm(t_.scores + r * kChunk, kChunk, t_.query + r * n_, n_, t_.key, kChunk, smaller(step, c - r), smaller(c, r + step),
                       size, false);
+        }
         if (slopes_) mask(t_.slope_scores, powers_.falling_slope, c);
         if (decays_) mask(t_.scores, powers_.falling, c);
-        if (live_) tile_gemm(t_.out, n_, t_.query, n_, t_.rounded, n_, c, n_, size, false);
-        else
+        if (live_) {
+            constexpr int rows = 12;
+            for (int r = 0; r < c; r += rows) {
+                fetch_.some();
+                tile_gemm(t_.out + r * n_, n_, t_.query + r * n_, n_, t_.rounded, n_, smaller(rows, c - r), n_, size, false);
+            }
+        } else {
             for (int x = 0; x < c * n_; ++x) t_.out[x] = 0;
+        }
         const double ddecay = slopes_ ? decay_gradient(i, c) : 0;
         if (live_ && decays_)
             for (int r = 0; r < c; ++r) scale_row(t_.out + r * n_, powers_.rising[r + lag_], n_);
-        add_lower(t_.out, t_.scores, t_.value, n_, c, n_);
+        add_lower(t_.out, t_.scores, t_.value, n_, c, n_, [&] { fetch_.some(); });
         if (sweep_.out != nullptr) scatter(block(head_rows(sweep_.out, b_, h_, sweep_.reverse), i, 0), t_.out, n_, c, size, false);
         return ddecay;
     }
@@ -232,7 +266,7 @@ private:
         } else {
             for (int x = 0; x < c * n_; ++x) t_.out_slope[x] = 0;
         }
-        add_lower(t_.out_slope, t_.slope_scores, t_.value, n_, c, n_);
+        add_lower(t_.out_slope, t_.slope_scores, t_.value, n_, c, n_, [&] { fetch_.some(); });
         gather(t_.query, n_, block(head_rows(sweep_.partner, b_, h_, sweep_.reverse), i, 0), c, size, n_);
         double sum = 0;
         for (int r = 0; r < c; ++r) {
@@ -260,7 +294,9 @@ private:
         const double keep = powers_.exact[c], keep_slope = powers_.exact_slope[c];
         for (int64_t d = 0; d < plan_.size; d += kStateRows) {
             const int rows = int(smaller(int64_t{kStateRows}, plan_.size - d));
+            fetch_.some();
             tile_gemm(t_.change, n_, t_.key + d * kChunk, kChunk, t_.value, n_, rows, n_, c, false);
+            fetch_.some();
             double* state = t_.state + d * n_;
             if (slopes_) {
                 tile_gemm(t_.change_slope, n_, t_.scaled_key + d * kChunk, kChunk, t_.value, n_, rows, n_, c, false);
@@ -295,6 +331,7 @@ private:
     const Matrix key_, value_;
     const int64_t b_, h_;
     bool live_ = false;
+    Fetch fetch_;
 };
 
 template <class A>

@@ -8,12 +8,7 @@ import org.dualform.Tensor;
 
 /** The dual form of a gradient step, of one linear layer or of many that have nothing to do with each other. */
 final class DualFormWork implements Workload {
-    /** Views of one problem; those of the backward pass null without it. */
-    private record Problem(Tensor out, Tensor w0, Tensor e, Tensor xp, Tensor x, Tensor dout, Tensor dw0, Tensor de, Tensor dxp,
-            Tensor dx) {}
-
     private final Pass pass;
-    private final List<Problem> problems = new ArrayList<>();
     private final Tensor w0;
     private final Tensor e;
     private final Tensor xp;
@@ -45,26 +40,15 @@ final class DualFormWork implements Workload {
             dxp = tensors.like(xp);
             dx = tensors.like(x);
         }
-        for (long j = 0; j < p; j++) {
-            problems.add(new Problem(part(tensors, out, j), part(tensors, w0, j), part(tensors, e, j), part(tensors, xp, j),
-                    part(tensors, x, j), part(tensors, dout, j), part(tensors, dw0, j), part(tensors, de, j), part(tensors, dxp, j),
-                    part(tensors, dx, j)));
-        }
-    }
-
-    private static Tensor part(BenchTensors tensors, Tensor whole, long index) {
-        return whole == null ? null : tensors.own(whole.select(0, index));
     }
 
     @Override
     public void run() {
-        for (Problem p : problems) {
-            if (pass.forward()) {
-                Ops.dualFormForward(p.out, null, p.w0, p.e, p.xp, p.x, DualForm.AUTO);
-            }
-            if (pass.backward()) {
-                Ops.dualFormBackward(p.dw0, p.de, p.dxp, p.dx, p.dout, p.w0, p.e, p.xp, p.x, DualForm.AUTO, false);
-            }
+        if (pass.forward()) {
+            Ops.dualFormForward(out, null, w0, e, xp, x, DualForm.AUTO);
+        }
+        if (pass.backward()) {
+            Ops.dualFormBackward(dw0, de, dxp, dx, dout, w0, e, xp, x, DualForm.AUTO, false);
         }
     }
 

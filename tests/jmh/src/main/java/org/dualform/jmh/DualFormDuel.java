@@ -1,6 +1,5 @@
 package org.dualform.jmh;
 
-import java.util.ArrayList;
 import java.util.List;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
@@ -8,13 +7,8 @@ import org.dualform.DType;
 import org.dualform.DualForm;
 import org.dualform.Ops;
 
-/** The dual form of P problems, one call each, against two batched products into tensors that are there: (w0 + e^T xp), then x times it. */
+/** The dual form of P problems in one call, against two batched products into tensors that are there: (w0 + e^T xp), then x times it. */
 final class DualFormDuel extends Duel.WithTorch {
-    /** Views of one problem of ours. */
-    private record Problem(org.dualform.Tensor out, org.dualform.Tensor w0, org.dualform.Tensor e, org.dualform.Tensor xp,
-            org.dualform.Tensor x) {}
-
-    private final List<Problem> problems = new ArrayList<>();
     private final Tensor w0;
     private final Tensor e;
     private final Tensor xp;
@@ -32,22 +26,12 @@ final class DualFormDuel extends Duel.WithTorch {
         weight = Torch.room(dtype, p, o, i);
         out = Torch.room(dtype, p, m, o);
         ours.room("out", p, m, o);
-        for (long j = 0; j < p; j++) {
-            problems.add(new Problem(part(j, "out"), part(j, "w0"), part(j, "e"), part(j, "xp"), part(j, "x")));
-        }
-    }
-
-    private org.dualform.Tensor part(long j, String name) {
-        org.dualform.Tensor part = ours().get(name).select(0, j);
-        ours().put(name + j, part);
-        return part;
     }
 
     @Override
     void runOurs() {
-        for (Problem p : problems) {
-            Ops.dualFormForward(p.out, null, p.w0, p.e, p.xp, p.x, DualForm.AUTO);
-        }
+        Ours o = ours();
+        Ops.dualFormForward(o.get("out"), null, o.get("w0"), o.get("e"), o.get("xp"), o.get("x"), DualForm.AUTO);
     }
 
     @Override
