@@ -37,6 +37,12 @@ struct Served {
 constexpr Served kServed[] = {
     {"attention_forward", Kernels::kHopper},
     {"attention_backward", Kernels::kMma},
+    {"linear_attention_forward", Kernels::kHopper},
+    {"linear_attention_backward", Kernels::kHopper}, /* ddecay: plain */
+    {"delta_accumulate", Kernels::kMma},
+    {"delta_apply", Kernels::kMma},
+    {"dual_form_forward", Kernels::kMma},
+    {"dual_form_backward", Kernels::kMma},
 };
 
 int find(const Option& option, const char* source, const char* value, int* found, df_error* error) {

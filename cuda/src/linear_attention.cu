@@ -1,12 +1,12 @@
 // Causal linear attention and its gradients, all as one sweep in chunks of 32 tokens.
 //
-// The sweep over token triples (x_i, y_i, z_i), with the carried state R as the first token of a chunk sees it:
-//   out_i = sum_{j<=i} decay^(i-j) (x_i . y_j) z_j + decay^i R x_i,      R <- decay^n R + sum_j decay^(n-j) z_j (x) y_j
-//   forward x=q y=k z=v, R starts as decay S_0.        dq: x=dout y=v z=k, R starts as decay S_0^T.
-//   dk (from the last token back): x=v y=dout z=q.     dv (likewise): x=k y=q z=dout.     R starts as dS after the last token.
+// The sweep itself: linear_attention.h.
 //
 // One block per (b, head, 32 indices of z): it holds its 32 x HS slice of R in shared memory and owns 32 columns of out. Memory does not
 // grow with T, and the cost is linear in T.
+#include "linear_attention.h"
+
+#include "choice.h"
 #include "kernels.h"
 #include "launch.h"
 #include "momentum.h"
@@ -18,49 +18,6 @@ namespace {
 constexpr int kChunk = 32; /* tokens, and z indices, of a block: 1024 products of 32 for 256 threads */
 constexpr int kPitch = kChunk + 1;
 constexpr int kOwn = kChunk / kSide; /* a thread owns 2 x 2 of a 32 x 32 tile */
-
-/// A (B, T, NH, HS) tensor read in sweep order: token i of the sweep is row i, or T - 1 - i when reversed.
-struct Tokens {
-    Floats data;
-    int64_t batch = 0, row = 0, head = 0, first = 0;
-    __device__ Rows rows(int64_t b, int64_t h, int64_t tokens) const {
-        Rows r;
-        r.data = data;
-        r.base = b * batch + h * head + first;
-        r.stride = row;
-        r.end = tokens;
-        return r;
-    }
-};
-
-Tokens tokens(const df_view* view, bool reversed) {
-    Tokens t;
-    if (view == nullptr) return t;
-    t.data = floats(view);
-    t.batch = view->stride[0];
-    t.row = reversed ? -view->stride[1] : view->stride[1];
-    t.head = view->stride[2];
-    t.first = reversed ? (view->shape[1] - 1) * view->stride[1] : 0;
-    return t;
-}
-
-/// A (B, NH, HS, HS) state, optionally read with value and key index exchanged.
-struct State {
-    Floats data;
-    int64_t batch = 0, head = 0, row = 0, column = 0;
-    __device__ int64_t at(int64_t b, int64_t h, int a, int c) const { return b * batch + h * head + a * row + c * column; }
-};
-
-State state(const df_view* view, bool transposed) {
-    State s;
-    if (view == nullptr) return s;
-    s.data = floats(view);
-    s.batch = view->stride[0];
-    s.head = view->stride[1];
-    s.row = transposed ? 1 : view->stride[2];
-    s.column = transposed ? view->stride[2] : 1;
-    return s;
-}
 
 struct Sweep {
     Tokens out, x, y, z;
@@ -240,11 +197,27 @@ int run(const Call& call, const char* name, const Sweep& s) {
     return launch(call, name, blocks, kTileThreads, floats * sizeof(float), linear_attention_sweep<Tangents>, s);
 }
 
+/// The first of the kernels that serves, where kernels other than plain are chosen.
+int on_tensor_cores(const Call& call, const df_linear_attention_args* args, bool* served,
+                    std::initializer_list<int (*)(const Call&, const df_linear_attention_args*, bool*)> kernel) {
+    if (kernels() == Kernels::kPlain) return DF_OK;
+    for (const auto serve : kernel) {
+        const int status = serve(call, args, served);
+        if (status != DF_OK || *served) return status;
+    }
+    return DF_OK;
+}
+
 }  // namespace
 
 int linear_attention_forward(const Call& call, const df_linear_attention_args* args) {
     if (const int status = call.require_device_floats({args->out, args->state_out, args->q, args->k, args->v, args->decay, args->state_in}))
         return status;
+    bool served = false;
+    if (const int status = on_tensor_cores(call, args, &served, {linear_attention_forward_step, linear_attention_forward_hopper,
+                                                                 linear_attention_forward_mma}))
+        return status;
+    if (served) return DF_OK;
     Sweep s = sweep(args, args->out, args->q, args->k, args->v, false);
     s.initial = state(args->state_in, false);
     s.initial_is_before = true;
@@ -258,6 +231,10 @@ int linear_attention_backward(const Call& call, const df_linear_attention_args* 
                                                        args->dstate_out, args->q,
                                                        args->k, args->v, args->decay, args->state_in}))
         return status;
+    bool served = false;
+    if (const int status = on_tensor_cores(call, args, &served, {linear_attention_backward_hopper, linear_attention_backward_mma}))
+        return status;
+    if (served) return linear_attention_decay_gradient(call, args);
     Sweep dq = sweep(args, args->dq, args->dout, args->v, args->k, false);
     dq.initial = state(args->state_in, true);
     dq.initial_is_before = true;
@@ -271,7 +248,10 @@ int linear_attention_backward(const Call& call, const df_linear_attention_args* 
     dv.initial = state(args->dstate_out, false);
     dv.last = state(args->dstate_in, false); /* decay dS_1: what a token before the first would see */
     if (const int status = run<false>(call, "linear_attention_sweep dv", dv)) return status;
+    return linear_attention_decay_gradient(call, args);
+}
 
+int linear_attention_decay_gradient(const Call& call, const df_linear_attention_args* args) {
     if (args->ddecay == nullptr || args->decay == nullptr) return DF_OK;
     Sweep tangent = sweep(args, nullptr, args->q, args->k, args->v, false);
     tangent.initial = state(args->state_in, false);

@@ -1,7 +1,7 @@
 // df_tests: the native checks over the C ABI.
 //   df_tests [--check NAME] [--backend cpu|cuda|cuda-emulated] [--plugin PATH] [--op NAME] [--dtype F32|BF16|F64] [--cases N] [--seed N]
 //   [--threads N]
-//            [--exact-heap | --contiguous] [--T N] [--option BACKEND.KEY=VALUE]... [--list]
+//            [--exact-heap | --aligned | --contiguous] [--T N] [--option BACKEND.KEY=VALUE]... [--draw NAME=NUMBER]... [--mantissa BITS] [--list]
 // Exit code 0: all passed; 1: something failed; 77: everything was skipped.
 #include <cstdio>
 #include <cstdlib>
@@ -52,12 +52,8 @@ int main(int argc, char** argv) {
     for (int i = 1; i < argc; ++i) {
         const std::string flag = argv[i];
         if (flag == "--list") return list(), 0;
-        if (flag == "--exact-heap") {
-            options.exact_heap = true;
-            continue;
-        }
-        if (flag == "--contiguous") {
-            options.contiguous = true;
+        if (flag == "--exact-heap" || flag == "--aligned" || flag == "--contiguous") {
+            (flag == "--aligned" ? options.aligned : flag == "--contiguous" ? options.contiguous : options.exact_heap) = true;
             continue;
         }
         if (i + 1 == argc) return usage((flag + " needs a value").c_str());
@@ -80,10 +76,16 @@ int main(int argc, char** argv) {
             options.threads = std::atoi(value.c_str());
         else if (flag == "--T")
             options.T = std::atoll(value.c_str());
+        else if (flag == "--mantissa")
+            options.mantissa = std::atoi(value.c_str());
         else if (flag == "--option") {
             const size_t dot = value.find('.'), equals = value.find('=', dot == std::string::npos ? 0 : dot);
             if (dot == std::string::npos || equals == std::string::npos) return usage("--option is BACKEND.KEY=VALUE");
             options.backend_options.push_back({value.substr(0, dot), value.substr(dot + 1, equals - dot - 1), value.substr(equals + 1)});
+        } else if (flag == "--draw") {
+            const size_t equals = value.find('=');
+            if (equals == std::string::npos) return usage("--draw is NAME=NUMBER, a name that parity prints");
+            options.draw[value.substr(0, equals)] = std::atoll(value.c_str() + equals + 1);
         } else if (flag == "--dtype") {
             for (const int d : {DF_F32, DF_BF16, DF_F64})
                 if (value == dtype_name(d)) options.dtype = d;

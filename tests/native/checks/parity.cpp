@@ -23,7 +23,9 @@ void check_parity(const Options& options, Report& report) {
                 const uint64_t seed = options.seed + static_cast<uint64_t>(i);
                 // The emulator is too slow for large cases.
                 const bool large = dtype != DF_F64 && i % kLargeEvery == kLargeEvery - 1 && options.backend != "cuda-emulated";
-                Drawn d = draw_case(name, dtype, seed, false, {{"large", large}});
+                std::map<std::string, int64_t> given = options.draw;
+                given.emplace("large", large);
+                Drawn d = draw_case(name, dtype, seed, false, given);
                 Fixture fixture(device, *d.op, d.values, options.placement(), seed);
                 const df_status status = call(*d.op, fixture.handles());
                 if (status == DF_UNSUPPORTED) {
@@ -32,7 +34,7 @@ void check_parity(const Options& options, Report& report) {
                 }
                 std::string failure = status == DF_OK ? fixture.damage() : df_last_error();
                 if (failure.empty()) {
-                    const Judgement j = judge_outputs(*d.op, d.values, fixture);
+                    const Judgement j = judge_outputs(*d.op, d.values, fixture, options.mantissa);
                     if (!(j.ratio <= worst)) worst = j.ratio;
                     failure = j.failure;
                 }
