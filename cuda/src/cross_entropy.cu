@@ -37,9 +37,10 @@ __global__ void __launch_bounds__(kThreads) cross_entropy_row(Loss p) {
     __syncthreads();
     const int32_t target = row_target;
     if (target == p.ignored || !within(target, p.vocabulary)) {
-        if (threadIdx.x == 0) p.losses[n] = 0;
+        const float nothing = target == p.ignored ? 0.0f : NAN;
+        if (threadIdx.x == 0) p.losses[n] = nothing;
         if (p.dlogits)
-            for (int64_t v = threadIdx.x; v < p.vocabulary; v += kThreads) p.dlogits.store(n * p.dlogits_row + v, 0.0f);
+            for (int64_t v = threadIdx.x; v < p.vocabulary; v += kThreads) p.dlogits.store(n * p.dlogits_row + v, nothing);
         return;
     }
     float largest = -INFINITY;

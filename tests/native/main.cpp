@@ -30,6 +30,7 @@ const Check kChecks[] = {
     {"errors", check_errors, "wrong calls are refused with a sentence that names the argument"},
     {"out-of-memory", check_out_of_memory, "every allocation failing in turn"},
     {"steady-state", check_steady_state, "nothing is allocated from the system after the first call"},
+    {"graph", check_graph, "every op captured and replayed; a training loop by replay; what a capture refuses; whose memory is whose"},
     {"threads", check_threads, "several threads on one device"},
     {"pool", check_pool, "the thread pool: every piece once, nested, from several callers, oversubscribed, quiet when idle, after fork"},
 };

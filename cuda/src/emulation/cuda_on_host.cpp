@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include <map>
 #include <mutex>
+#include <thread>
 #include <vector>
 
 #if !defined(__x86_64__)
@@ -227,10 +229,99 @@ void* dynamic_shared() { return machine.shared.data(); }
 void exchange_put(uint64_t bits) { machine.exchange[running->index.x] = bits; }
 uint64_t exchange_get(int lane) { return machine.exchange[running->index.x / kWarpSize * kWarpSize + lane]; }
 
+namespace {
+
+struct StreamCapture {
+    std::thread::id thread;
+    std::vector<std::function<int()>> work;
+    bool spoilt = false;
+};
+
+std::mutex captures_mutex;
+std::map<void*, StreamCapture> captures; /* by stream */
+
+/// What a capturing thread must not do: every capture of it is spoilt.
+int unless_capturing() {
+    std::lock_guard<std::mutex> lock(captures_mutex);
+    int code = kSuccess;
+    for (auto& [stream, capture] : captures)
+        if (capture.thread == std::this_thread::get_id()) {
+            capture.spoilt = true;
+            code = kCaptureUnsupported;
+        }
+    return code;
+}
+
+}  // namespace
+
+bool is_recording(void* stream) {
+    std::lock_guard<std::mutex> lock(captures_mutex);
+    return captures.count(stream) != 0;
+}
+
+void record(void* stream, std::function<int()> work) {
+    std::lock_guard<std::mutex> lock(captures_mutex);
+    captures.at(stream).work.push_back(std::move(work));
+}
+
 }  // namespace dualform::cuda::emulation
+
+using namespace dualform::cuda::emulation;
+
+struct df_emulated_graph {
+    std::vector<std::function<int()>> work;
+};
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+    *stream = new char; /* an address of its own */
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+    delete static_cast<char*>(stream);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t) { return unless_capturing(); }
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+    std::lock_guard<std::mutex> lock(captures_mutex);
+    const bool fresh = captures.emplace(stream, StreamCapture{std::this_thread::get_id(), {}}).second;
+    return fresh ? kSuccess : kCaptureUnsupported;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+    std::lock_guard<std::mutex> lock(captures_mutex);
+    *graph = nullptr;
+    const auto found = captures.find(stream);
+    if (found == captures.end()) return kCaptureUnsupported;
+    const bool spoilt = found->second.spoilt;
+    if (!spoilt) *graph = new df_emulated_graph{std::move(found->second.work)};
+    captures.erase(found);
+    return spoilt ? kCaptureInvalidated : kSuccess;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
+    *exec = new df_emulated_graph{graph->work};
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t) {
+    for (const auto& work : exec->work)
+        if (const int code = work()) return code;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+    delete graph;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) { return cudaGraphDestroy(exec); }
 
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
     *memory = nullptr;
+    if (const int code = unless_capturing()) return code;
     if (posix_memalign(memory, 256, bytes ? bytes : 1) != 0) return cudaErrorMemoryAllocation;
     memset(*memory, 0xff, bytes); /* NaN: memory that nobody wrote must show */
     return cudaSuccess;
@@ -260,6 +351,8 @@ const char* cudaGetErrorName(cudaError_t code) {
         case 2: return "cudaErrorMemoryAllocation";
         case 9: return "cudaErrorInvalidConfiguration";
         case 719: return "cudaErrorLaunchFailure";
+        case 900: return "cudaErrorStreamCaptureUnsupported";
+        case 901: return "cudaErrorStreamCaptureInvalidated";
         default: return "cudaErrorUnknown";
     }
 }

@@ -246,6 +246,7 @@ int copy_bytes(df_queue*, void* to, const void* from, size_t bytes, df_error*) {
 const df_backend kBackend = {
     sizeof(df_backend), DF_BACKEND_ABI, "cpu", DF_BUILD_ID, device_count, describe, set_option, open, close, describe_queue,
     [](df_queue* queue) -> int { return queue->pool.threads(); }, peak, synchronize, set_stream, allocate, deallocate, copy_bytes, copy_bytes,
+    nullptr, nullptr, nullptr, nullptr, /* the core records calls */
     {DF_CPU_KERNELS(DF_FORWARD)}};
 
 }  // namespace
