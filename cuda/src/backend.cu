@@ -6,6 +6,7 @@
 
 #include <new>
 
+#include "choice.h"
 #include "cublaslt.h"
 #include "graph.h"
 #include "kernels.h"
@@ -204,7 +205,8 @@ void describe_nccl(Text& text) {
     dlclose(library);
 }
 
-int describe(char* json, size_t n, df_error*) {
+int describe(char* json, size_t n, df_error* error) {
+    if (const int status = read_choices(error)) return status;
     Text text(json, n);
     int runtime = 0, count = 0;
     if (cudaRuntimeGetVersion(&runtime) != cudaSuccess) (void)cudaGetLastError();
@@ -236,6 +238,9 @@ int describe(char* json, size_t n, df_error*) {
     text.add("},\"nccl\":");
     describe_nccl(text);
     text.add(",\"matmul\":\"%s\"", lt.found ? "cublaslt" : "own tiled kernel");
+    char choices[512];
+    describe_choices(choices, sizeof choices);
+    text.add("%s", choices);
 #ifdef DF_CUDA_EMULATION
     text.add(",\"emulation\":\"kernels run on the host, thread by thread: proves index logic only\"");
 #endif
@@ -244,8 +249,12 @@ int describe(char* json, size_t n, df_error*) {
 }
 
 int set_option(const char* key, const char* value, df_error* error) {
+    bool known = false;
+    if (key != nullptr)
+        if (const int status = set_choice(key, value, &known, error); status != DF_OK || known) return status;
     if (key == nullptr || strcmp(key, "cublaslt") != 0)
-        return fail(error, DF_INVALID_ARGUMENT, "option: %s, expected cublaslt", key == nullptr ? "null" : key);
+        return fail(error, DF_INVALID_ARGUMENT, "option: %s, expected cublaslt, kernels, precision or deterministic",
+                    key == nullptr ? "null" : key);
     if (!set_cublaslt_path(value))
         return fail(error, DF_INVALID_ARGUMENT, "cublaslt: %.300s, expected an absolute path under 256 bytes", value);
     return DF_OK;
@@ -263,6 +272,7 @@ void close(df_queue* queue) {
 
 int open(int index, int, const df_host* host, df_queue** out, df_error* error) {
     *out = nullptr;
+    if (const int status = read_choices(error)) return status;
     int count = 0;
     if (const int status = device_count(&count, error)) return status;
     if (index < 0 || index >= count) return fail(error, DF_INVALID_ARGUMENT, "index: %d, expected 0..%d", index, count - 1);

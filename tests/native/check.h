@@ -13,6 +13,11 @@
 
 namespace dualform::test {
 
+/// For df_backend_set_option.
+struct BackendOption {
+    std::string backend, key, value;
+};
+
 struct Options {
     std::string check = "parity", backend = "cpu", plugin, op;
     int dtype = -1;     // all
@@ -21,6 +26,7 @@ struct Options {
     bool exact_heap = false;
     int64_t T = 65536;  // of the memory check
     int threads = 0;    // 0: all
+    std::vector<BackendOption> backend_options;
 
     int64_t number(int64_t own) const { return cases > 0 ? cases : own; }
     bool wants(const std::string& name) const { return op.empty() || op == name; }

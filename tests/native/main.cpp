@@ -1,7 +1,7 @@
 // df_tests: the native checks over the C ABI.
 //   df_tests [--check NAME] [--backend cpu|cuda|cuda-emulated] [--plugin PATH] [--op NAME] [--dtype F32|BF16|F64] [--cases N] [--seed N]
 //   [--threads N]
-//            [--exact-heap] [--T N] [--list]
+//            [--exact-heap] [--T N] [--option BACKEND.KEY=VALUE]... [--list]
 // Exit code 0: all passed; 1: something failed; 77: everything was skipped.
 #include <cstdio>
 #include <cstdlib>
@@ -74,7 +74,11 @@ int main(int argc, char** argv) {
             options.threads = std::atoi(value.c_str());
         else if (flag == "--T")
             options.T = std::atoll(value.c_str());
-        else if (flag == "--dtype") {
+        else if (flag == "--option") {
+            const size_t dot = value.find('.'), equals = value.find('=', dot == std::string::npos ? 0 : dot);
+            if (dot == std::string::npos || equals == std::string::npos) return usage("--option is BACKEND.KEY=VALUE");
+            options.backend_options.push_back({value.substr(0, dot), value.substr(dot + 1, equals - dot - 1), value.substr(equals + 1)});
+        } else if (flag == "--dtype") {
             for (const int d : {DF_F32, DF_BF16, DF_F64})
                 if (value == dtype_name(d)) options.dtype = d;
             if (options.dtype < 0) return usage("--dtype is F32, BF16 or F64");
@@ -90,6 +94,8 @@ int main(int argc, char** argv) {
     Report report;
     df_device* probe = nullptr;
     const bool loaded = options.plugin.empty() || df_backend_load(options.plugin.c_str()) == DF_OK;
+    for (const BackendOption& o : options.backend_options)
+        if (loaded && df_backend_set_option(o.backend.c_str(), o.key.c_str(), o.value.c_str()) != DF_OK) return usage(df_last_error());
     if (!loaded || df_device_open(options.backend.c_str(), 0, 0, &probe) != DF_OK) {
         const std::string reason = df_last_error();
         for (const auto& [name, make] : cases())

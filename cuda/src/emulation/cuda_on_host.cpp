@@ -20,6 +20,7 @@ namespace {
 
 constexpr size_t kStackBytes = 128 * 1024;
 constexpr size_t kMaxShared = 99 * 1024; /* what a block can have on every device of compute capability 8.0 and above */
+constexpr size_t kSharedAlignment = 1024; /* what the strictest kernel may ask of dynamic shared memory */
 constexpr int kMaxThreads = 1024, kWarpSize = 32;
 
 }  // namespace
@@ -57,10 +58,24 @@ Block block = {};
 
 namespace {
 
+struct Copy {
+    unsigned char* to;
+    const void* from;
+    int size, bytes;
+};
+/// Asynchronous copies of one thread, oldest first. ends[i]: where group i ends in copies.
+struct Copies {
+    std::vector<Copy> copies;
+    std::vector<size_t> ends;
+};
+
 struct Machine {
     std::vector<Fiber> fibers;
     std::vector<uint64_t> exchange; /* one slot a thread */
+    std::vector<Copies> copies;     /* the same */
     std::vector<double> shared;
+    size_t shared_bytes = 0; /* what the launch asked for */
+    int error = kSuccess;
     void* scheduler = nullptr;
     void (*body)(void*) = nullptr;
     void* context = nullptr;
@@ -163,7 +178,11 @@ bool run_block(Machine& m) {
         m.warp_alive[w] = m.threads - w * kWarpSize < kWarpSize ? m.threads - w * kWarpSize : kWarpSize;
         m.warp_arrived[w] = 0;
     }
-    for (int t = 0; t < m.threads; ++t) prepare(m, t);
+    for (int t = 0; t < m.threads; ++t) {
+        prepare(m, t);
+        m.copies[t].copies.clear();
+        m.copies[t].ends.clear();
+    }
     memset(static_cast<void*>(m.shared.data()), 0xff, m.shared.size() * sizeof(double));
     for (bool backwards = block.index.x % 2 != 0; m.alive > 0; backwards = !backwards) {
         bool ran = false;
@@ -196,7 +215,10 @@ int run_threads(int64_t blocks, int threads, size_t shared, void (*body)(void*),
         m.fibers.push_back(fiber);
     }
     m.exchange.resize(m.fibers.size());
-    m.shared.resize(shared / sizeof(double) + 1);
+    m.copies.resize(m.fibers.size());
+    m.shared.resize((shared + kSharedAlignment) / sizeof(double) + 1);
+    m.shared_bytes = shared;
+    m.error = kSuccess;
 #if !defined(__x86_64__)
     m.contexts.resize(m.fibers.size());
 #endif
@@ -205,6 +227,7 @@ int run_threads(int64_t blocks, int threads, size_t shared, void (*body)(void*),
     for (int64_t b = 0; b < blocks; ++b) {
         block.index = {static_cast<unsigned>(b), 0, 0};
         if (!run_block(m)) return kLaunchFailure;
+        if (m.error != kSuccess) return m.error;
     }
     return kSuccess;
 }
@@ -225,9 +248,215 @@ void warp_barrier() {
     wait_while(m, &m.warp_phase[warp], phase);
 }
 
-void* dynamic_shared() { return machine.shared.data(); }
+void* dynamic_shared() {
+    const auto address = reinterpret_cast<uintptr_t>(machine.shared.data());
+    return reinterpret_cast<void*>((address + kSharedAlignment - 1) / kSharedAlignment * kSharedAlignment);
+}
+void fault(Error error) { machine.error = error; }
 void exchange_put(uint64_t bits) { machine.exchange[running->index.x] = bits; }
 uint64_t exchange_get(int lane) { return machine.exchange[running->index.x / kWarpSize * kWarpSize + lane]; }
+
+namespace {
+
+float bf16_at(uint32_t pair, int half) {
+    const uint32_t bits = half ? pair & 0xffff0000u : pair << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+double power_of_two(int exponent) {
+    const uint64_t bits = static_cast<uint64_t>(exponent + 1023) << 52;
+    double x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/// c + sum x[i], the addends cut to 25 bits below the largest exponent, the sum to a float towards zero.
+float add_as_tensor_cores(float c, const double* x, int n) {
+    double largest = fabs(static_cast<double>(c)), plain = c;
+    for (int i = 0; i < n; ++i) {
+        plain += x[i];
+        largest = largest < fabs(x[i]) ? fabs(x[i]) : largest;
+    }
+    if (!(fabs(plain) <= 3.4028234663852886e38)) return static_cast<float>(plain); /* infinite or NaN */
+    uint64_t bits;
+    memcpy(&bits, &largest, sizeof bits);
+    int exponent = static_cast<int>(bits >> 52) - 1023;
+    if (exponent < -126) exponent = -126;
+    const double up = power_of_two(25 - exponent), down = power_of_two(exponent - 25);
+    int64_t sum = static_cast<int64_t>(c * up);
+    for (int i = 0; i < n; ++i) sum += static_cast<int64_t>(x[i] * up);
+    const double exact = static_cast<double>(sum) * down;
+    float cut = static_cast<float>(exact);
+    if (fabs(static_cast<double>(cut)) > fabs(exact)) cut = nextafterf(cut, 0.0f);
+    return cut;
+}
+
+/// Whether these bytes are dynamic shared memory of the block; else the launch fails.
+bool in_shared(const unsigned char* address, int bytes) {
+    const auto* shared = static_cast<unsigned char*>(dynamic_shared());
+    if (address >= shared && address + bytes <= shared + machine.shared_bytes) return true;
+    fault(kIllegalAddress);
+    return false;
+}
+
+template <class T>
+const T& of_lane(int lane) {
+    return *reinterpret_cast<const T*>(static_cast<uintptr_t>(exchange_get(lane)));
+}
+
+/// What a lane brings to a product, reached through the exchange while the warp waits.
+struct Operands {
+    const uint32_t* a;
+    uint32_t b[2];
+};
+
+}  // namespace
+
+void mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    const Operands own = {a, {b0, b1}};
+    exchange_put(reinterpret_cast<uintptr_t>(&own));
+    warp_barrier();
+    const int g = static_cast<int>(running->index.x % kWarpSize) / 4, t = static_cast<int>(running->index.x % 4);
+    float result[4];
+    for (int i = 0; i < 4; ++i) {
+        const int row_half = i / 2, column = 2 * t + i % 2; /* the row is g + 8 row_half */
+        result[i] = c[i];
+        for (int k_half = 0; k_half < 2; ++k_half) { /* eight products at a time */
+            double products[8];
+            for (int k = 0; k < 8; ++k)
+                products[k] = static_cast<double>(bf16_at(of_lane<Operands>(4 * g + k / 2).a[row_half + 2 * k_half], k % 2)) *
+                              bf16_at(of_lane<Operands>(4 * column + k / 2).b[k_half], k % 2);
+            result[i] = add_as_tensor_cores(result[i], products, 8);
+        }
+    }
+    warp_barrier(); /* the operands of the others are read no more */
+    for (int i = 0; i < 4; ++i) c[i] = result[i];
+}
+
+void mma_tf32(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    const Operands own = {a, {b0, b1}};
+    exchange_put(reinterpret_cast<uintptr_t>(&own));
+    warp_barrier();
+    const int g = static_cast<int>(running->index.x % kWarpSize) / 4, t = static_cast<int>(running->index.x % 4);
+    const auto number = [](uint32_t bits) {
+        bits &= ~0x1fffu;
+        float x;
+        memcpy(&x, &bits, sizeof x);
+        return x;
+    };
+    float result[4];
+    for (int i = 0; i < 4; ++i) {
+        const int row_half = i / 2, column = 2 * t + i % 2;
+        result[i] = c[i];
+        for (int k_half = 0; k_half < 2; ++k_half) {
+            double products[4];
+            for (int k = 0; k < 4; ++k)
+                products[k] = static_cast<double>(number(of_lane<Operands>(4 * g + k).a[row_half + 2 * k_half])) *
+                              number(of_lane<Operands>(4 * column + k).b[k_half]);
+            result[i] = add_as_tensor_cores(result[i], products, 4);
+        }
+    }
+    warp_barrier();
+    for (int i = 0; i < 4; ++i) c[i] = result[i];
+}
+
+void ldmatrix(uint32_t (&r)[4], const unsigned char* row, bool transposed) {
+    if (reinterpret_cast<uintptr_t>(row) % 16 != 0) fault(kMisalignedAddress);
+    if (!in_shared(row, 16)) row = static_cast<unsigned char*>(dynamic_shared());
+    exchange_put(reinterpret_cast<uintptr_t>(row));
+    warp_barrier();
+    const int g = static_cast<int>(running->index.x % kWarpSize) / 4, t = static_cast<int>(running->index.x % 4);
+    uint32_t result[4];
+    for (int matrix = 0; matrix < 4; ++matrix) {
+        uint16_t element[2];
+        for (int e = 0; e < 2; ++e) {
+            const int at_row = transposed ? 2 * t + e : g, at_column = transposed ? g : 2 * t + e;
+            const auto* from = reinterpret_cast<const unsigned char*>(static_cast<uintptr_t>(exchange_get(8 * matrix + at_row)));
+            memcpy(&element[e], from + 2 * at_column, sizeof(uint16_t));
+        }
+        result[matrix] = element[0] | static_cast<uint32_t>(element[1]) << 16;
+    }
+    warp_barrier();
+    for (int i = 0; i < 4; ++i) r[i] = result[i];
+}
+
+void async_copy(unsigned char* to, const void* from, int size, int bytes) {
+    if (reinterpret_cast<uintptr_t>(to) % size != 0 || (bytes > 0 && reinterpret_cast<uintptr_t>(from) % size != 0)) fault(kMisalignedAddress);
+    if (!in_shared(to, size)) return;
+    memset(to, 0xff, size);
+    machine.copies[running->index.x].copies.push_back({to, from, size, bytes});
+}
+
+void async_commit() {
+    Copies& own = machine.copies[running->index.x];
+    own.ends.push_back(own.copies.size());
+}
+
+void async_wait(int pending) {
+    Copies& own = machine.copies[running->index.x];
+    if (own.ends.size() <= static_cast<size_t>(pending)) return;
+    const size_t groups = own.ends.size() - pending, done = own.ends[groups - 1];
+    for (size_t i = 0; i < done; ++i) {
+        const Copy& copy = own.copies[i];
+        memset(copy.to, 0, copy.size);
+        memcpy(copy.to, copy.from, copy.bytes);
+    }
+    own.copies.erase(own.copies.begin(), own.copies.begin() + static_cast<ptrdiff_t>(done));
+    own.ends.erase(own.ends.begin(), own.ends.begin() + static_cast<ptrdiff_t>(groups));
+    for (size_t& end : own.ends) end -= done;
+}
+
+}  // namespace dualform::cuda::emulation
+
+cudaError_t cudaMalloc(void** memory, size_t bytes) {
+    *memory = nullptr;
+    if (const int code = dualform::cuda::emulation::unless_capturing()) return code;
+    if (posix_memalign(memory, 256, bytes ? bytes : 1) != 0) return cudaErrorMemoryAllocation;
+    memset(*memory, 0xff, bytes); /* NaN: memory that nobody wrote must show */
+    return cudaSuccess;
+}
+
+cudaError_t cudaFree(void* memory) {
+    free(memory);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total) {
+    *free_bytes = *total = 0;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
+    snprintf(properties->name, sizeof properties->name, "host emulation");
+    properties->totalGlobalMem = 0;
+    properties->major = 8;
+    properties->minor = 0;
+    return cudaSuccess;
+}
+
+const char* cudaGetErrorName(cudaError_t code) {
+    switch (code) {
+        case 0: return "cudaSuccess";
+        case 2: return "cudaErrorMemoryAllocation";
+        case 9: return "cudaErrorInvalidConfiguration";
+        case 700: return "cudaErrorIllegalAddress";
+        case 716: return "cudaErrorMisalignedAddress";
+        case 719: return "cudaErrorLaunchFailure";
+        case 900: return "cudaErrorStreamCaptureUnsupported";
+        case 901: return "cudaErrorStreamCaptureInvalidated";
+        default: return "cudaErrorUnknown";
+    }
+}
+
+const char* cudaGetErrorString(cudaError_t code) {
+    return code == 719 ? "a barrier that some threads of the block never reach" : cudaGetErrorName(code);
+}
+
+// ---- streams and graphs: a graph is the list of what was queued while its stream was being captured ----
+
+namespace dualform::cuda::emulation {
 
 namespace {
 
@@ -240,7 +469,8 @@ struct StreamCapture {
 std::mutex captures_mutex;
 std::map<void*, StreamCapture> captures; /* by stream */
 
-/// What a capturing thread must not do: every capture of it is spoilt.
+}  // namespace
+
 int unless_capturing() {
     std::lock_guard<std::mutex> lock(captures_mutex);
     int code = kSuccess;
@@ -251,8 +481,6 @@ int unless_capturing() {
         }
     return code;
 }
-
-}  // namespace
 
 bool is_recording(void* stream) {
     std::lock_guard<std::mutex> lock(captures_mutex);
@@ -318,45 +546,3 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
 }
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) { return cudaGraphDestroy(exec); }
-
-cudaError_t cudaMalloc(void** memory, size_t bytes) {
-    *memory = nullptr;
-    if (const int code = unless_capturing()) return code;
-    if (posix_memalign(memory, 256, bytes ? bytes : 1) != 0) return cudaErrorMemoryAllocation;
-    memset(*memory, 0xff, bytes); /* NaN: memory that nobody wrote must show */
-    return cudaSuccess;
-}
-
-cudaError_t cudaFree(void* memory) {
-    free(memory);
-    return cudaSuccess;
-}
-
-cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total) {
-    *free_bytes = *total = 0;
-    return cudaSuccess;
-}
-
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
-    snprintf(properties->name, sizeof properties->name, "host emulation");
-    properties->totalGlobalMem = 0;
-    properties->major = 8;
-    properties->minor = 0;
-    return cudaSuccess;
-}
-
-const char* cudaGetErrorName(cudaError_t code) {
-    switch (code) {
-        case 0: return "cudaSuccess";
-        case 2: return "cudaErrorMemoryAllocation";
-        case 9: return "cudaErrorInvalidConfiguration";
-        case 719: return "cudaErrorLaunchFailure";
-        case 900: return "cudaErrorStreamCaptureUnsupported";
-        case 901: return "cudaErrorStreamCaptureInvalidated";
-        default: return "cudaErrorUnknown";
-    }
-}
-
-const char* cudaGetErrorString(cudaError_t code) {
-    return code == 719 ? "a barrier that some threads of the block never reach" : cudaGetErrorName(code);
-}

@@ -1,8 +1,8 @@
 // CUDA C++ on the host, for tests on machines without a GPU: included before each .cu file, which then compiles as C++.
 //
 // It runs one block at a time, its threads as fibers that switch at barriers and shuffles. That proves index logic, barriers
-// between phases (fibers run forwards in one phase and backwards in the next, and dynamic shared memory starts as NaN) and numbers up
-// to rounding. It proves nothing about the hardware: memory coalescing, speed, occupancy, warp divergence, the driver.
+// between phases (fibers run forwards in one phase and backwards in the next, and dynamic shared memory starts as NaN), waits for
+// asynchronous copies (what is on its way reads as NaN) and numbers up to rounding. It proves nothing about the hardware: memory coalescing, speed, occupancy, warp divergence, the driver.
 #pragma once
 
 #include <math.h>
@@ -48,6 +48,8 @@ enum Error {
     kSuccess = 0,
     kOutOfMemory = 2,
     kInvalidConfiguration = 9,
+    kIllegalAddress = 700,
+    kMisalignedAddress = 716,
     kLaunchFailure = 719,
     kCaptureUnsupported = 900,
     kCaptureInvalidated = 901
@@ -65,6 +67,8 @@ int run(int64_t blocks, int threads, size_t shared, Body&& body) {
 /// Whether work for the stream is being recorded instead of run.
 bool is_recording(void* stream);
 void record(void* stream, std::function<int()> work);
+/// What a capturing thread must not do: kCaptureUnsupported, and its captures are spoilt.
+int unless_capturing();
 /// Runs work now, or when the graph that the stream records is launched; it holds copies of its arguments, as a launch does.
 template <class Work>
 int enqueue(void* stream, Work&& work) {
@@ -81,17 +85,36 @@ void* dynamic_shared();
 void exchange_put(uint64_t bits);
 uint64_t exchange_get(int lane);
 
+
+// ---- tensor cores and asynchronous copies: what mma.h says, by the PTX ISA ----
+
+/// Products of 8 (bf16) or 4 (tf32) elements are added to the accumulator at once, aligned to the largest of them and cut towards zero,
+/// as measured on tensor cores: a float sum would be kinder than the hardware.
+void mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
+void mma_tf32(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
+void ldmatrix(uint32_t (&r)[4], const unsigned char* row, bool transposed);
+/// The destination is NaN until async_wait has waited for the copy's group. size: 4, 8 or 16 bytes, of which `bytes` are read.
+void async_copy(unsigned char* to, const void* from, int size, int bytes);
+void async_commit();
+void async_wait(int pending);
+/// Ends the launch with an error once the block is done.
+void fault(Error error);
+
 template <class T>
-T shuffle_xor(T value, int mask) {
+T shuffle(T value, int lane) {
     static_assert(sizeof(T) <= sizeof(uint64_t), "a shuffle moves at most eight bytes");
     uint64_t bits = 0;
     memcpy(&bits, &value, sizeof value);
     exchange_put(bits);
     warp_barrier();
-    bits = exchange_get(static_cast<int>(running->index.x % 32) ^ mask);
+    bits = exchange_get(lane);
     warp_barrier();
     memcpy(&value, &bits, sizeof value);
     return value;
+}
+template <class T>
+T shuffle_xor(T value, int mask) {
+    return shuffle(value, static_cast<int>(running->index.x % 32) ^ mask);
 }
 
 }  // namespace dualform::cuda::emulation
@@ -105,6 +128,8 @@ inline void __syncthreads() { dualform::cuda::emulation::block_barrier(); }
 inline void __syncwarp() { dualform::cuda::emulation::warp_barrier(); }
 template <class T>
 T __shfl_xor_sync(unsigned, T value, int mask) { return dualform::cuda::emulation::shuffle_xor(value, mask); }
+template <class T>
+T __shfl_sync(unsigned, T value, int lane) { return dualform::cuda::emulation::shuffle(value, lane); }
 inline unsigned long long atomicMin(unsigned long long* address, unsigned long long value) {
     const unsigned long long old = *address;
     if (value < old) *address = value;

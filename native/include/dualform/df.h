@@ -71,6 +71,10 @@ DF_API df_status df_backend_device_count(const char* backend, int* count);
 DF_API df_status df_backend_describe(const char* backend, char* json, size_t n);
 /** An option of a backend, read when a device is opened; null or "" restores the default.
  *  cuda, "cublaslt": where cuBLASLt is looked for first, an absolute path.
+ *  cuda, "kernels": "plain" (default), "mma" or "hopper" (tensor cores; where these do not serve a case, the simpler ones do);
+ *  "precision": how tensor cores multiply float32, "float32" (default: not at all), "tf32" or "bf16x3"; "deterministic": "true" or "false"
+ *  (default), whether sums without a fixed order are kept out. They hold for the process from then on, and go before the environment
+ *  variables DUALFORM_KERNELS, DUALFORM_PRECISION and DUALFORM_DETERMINISTIC, which are read when a device is opened.
  *  cpu, "level": the instructions that kernels may use, "base", "avx2", "avx512", "avx512bf16" or "amx"; goes before the environment
  *  variable DUALFORM_CPU. DF_UNAVAILABLE when this machine lacks it. */
 DF_API df_status df_backend_set_option(const char* backend, const char* key, const char* value);

@@ -31,6 +31,12 @@ public final class Backends {
     public static final String CPU = "dualform.cpu";
     /** System property with the absolute path of the cuBLASLt library the CUDA backend opens first. */
     public static final String CUBLASLT = "dualform.cublaslt";
+    /** System property with the kernels CUDA ops may use: plain, mma or hopper; plain when unset. */
+    public static final String KERNELS = "dualform.kernels";
+    /** System property with how tensor-core kernels multiply float32: float32 (not at all, the default), tf32 or bf16x3. */
+    public static final String PRECISION = "dualform.precision";
+    /** System property with true to keep CUDA kernels away whose sums have no fixed order; false when unset. */
+    public static final String DETERMINISTIC = "dualform.deterministic";
 
     private static final Object LOCK = new Object();
     private static Plugin cuda; // written once, under LOCK
@@ -66,7 +72,9 @@ public final class Backends {
      *
      * @param backend CPU or CUDA
      * @return what it can do here
-     * @throws InvalidArgumentException for AUTO, or for the CPU if the property {@value #CPU} or the variable DUALFORM_CPU is no level
+     * @throws InvalidArgumentException for AUTO; for the CPU if the property {@value #CPU} or the variable DUALFORM_CPU is no level; for
+     *     CUDA, where it is loaded, if one of the properties {@value #KERNELS}, {@value #PRECISION} and {@value #DETERMINISTIC} or of the
+     *     variables DUALFORM_KERNELS, DUALFORM_PRECISION and DUALFORM_DETERMINISTIC is not understood
      * @throws BackendUnavailableException for the CPU if this machine lacks the level they demand
      * @throws NativeLibraryException if the native library cannot be used
      */
@@ -83,9 +91,7 @@ public final class Backends {
                 return new Status(backend, false, 0, library, plugin.failure, null);
             }
         }
-        if (backend == Backend.CPU) {
-            passCpuLevel();
-        }
+        passOptions(backend);
         int[] devices = {0};
         String reason = df_backend_device_count(backend.id(), devices) == DF_OK ? null : NativeStatus.lastError();
         if (reason == null && devices[0] == 0) {
@@ -164,13 +170,22 @@ public final class Backends {
         throw new InvalidArgumentException("-D" + THREADS + ": " + value + ", expected a whole number of at least 0");
     }
 
-    /** Hands the property to the CPU backend, which goes by it whenever a device is opened. */
-    static void passCpuLevel() {
-        String value = System.getProperty(CPU);
-        String level = value == null ? "" : value.trim().toLowerCase(Locale.ROOT);
-        int status = df_backend_set_option(Backend.CPU.id(), "level", level);
+    /** Hands the properties of a loaded backend to it, which goes by them whenever a device is opened. */
+    static void passOptions(Backend backend) {
+        if (backend == Backend.CPU) {
+            pass(backend, "level", CPU);
+        } else {
+            pass(backend, "kernels", KERNELS);
+            pass(backend, "precision", PRECISION);
+            pass(backend, "deterministic", DETERMINISTIC);
+        }
+    }
+
+    private static void pass(Backend backend, String key, String property) {
+        String value = System.getProperty(property);
+        int status = df_backend_set_option(backend.id(), key, value == null ? "" : value.trim().toLowerCase(Locale.ROOT));
         if (status != DF_OK) {
-            throw NativeStatus.exception(status, NativeStatus.lastError().replaceFirst("^level", "-D" + CPU));
+            throw NativeStatus.exception(status, NativeStatus.lastError().replaceFirst("^" + key, "-D" + property));
         }
     }
 

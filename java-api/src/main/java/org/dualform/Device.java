@@ -47,7 +47,8 @@ public final class Device implements AutoCloseable {
     }
 
     /**
-     * Opens device 0 of a backend, whatever the properties say but for {@code dualform.threads} and {@code dualform.cpu}.
+     * Opens device 0 of a backend, whatever the properties say but for {@code dualform.threads} and those of the
+     * backend's kernels: {@code dualform.cpu}; {@code dualform.kernels}, {@code dualform.precision}, {@code dualform.deterministic}.
      *
      * @param backend AUTO, CPU or CUDA
      * @return the device, to be closed by the caller
@@ -127,7 +128,7 @@ public final class Device implements AutoCloseable {
             LOG.warn("the CUDA plug-in is on the class path but the CPU serves: {}", Backends.status(Backend.CUDA).reason());
         }
         if (backend == Backend.CPU) {
-            Backends.passCpuLevel();
+            Backends.passOptions(backend);
         }
         df_device pointer = new df_device();
         int status = df_device_open(backend.id(), index, threads, pointer);
