@@ -20,6 +20,10 @@ namespace dualform {
 template <class Args>
 using Op = int (*df_backend_ops::*)(df_queue*, const Args*, df_error*);
 
+/// Throws when the contents of an argument are out of range.
+template <class Args>
+using CheckValues = void (*)(const char* op, const Args&);
+
 /// The views that an argument struct starts with, before its numbers.
 template <class Args>
 constexpr size_t kViews = 0;
@@ -41,7 +45,7 @@ DF_VIEWS(df_optimizer_args, lr)
 DF_VIEWS(df_random_args, seed)
 #undef DF_VIEWS
 
-/// One call of an op.
+/// One call of an op. Recorded by a backend without graphs, which is the CPU: it can look at values.
 struct RecordedCall {
     virtual ~RecordedCall() = default;
     virtual int run(const df_backend_ops& ops, df_queue* queue, df_error* error) = 0;
@@ -59,7 +63,8 @@ inline void keep(df_optimizer_args& args, std::vector<df_range>& ranges) {
 template <class Args>
 class RecordedOp final : public RecordedCall {
 public:
-    RecordedOp(Op<Args> op, const Args& args) : op_(op), args_(args) {
+    RecordedOp(Op<Args> op, const Args& args, const char* name, CheckValues<Args> check_values)
+        : op_(op), args_(args), name_(name), check_values_(check_values) {
         static_assert(kViews<Args> > 0);
         auto** views = reinterpret_cast<const df_view**>(&args_);
         for (size_t i = 0; i < kViews<Args>; ++i) {
@@ -71,11 +76,16 @@ public:
     }
     RecordedOp(const RecordedOp&) = delete;
     RecordedOp& operator=(const RecordedOp&) = delete;
-    int run(const df_backend_ops& ops, df_queue* queue, df_error* error) override { return (ops.*op_)(queue, &args_, error); }
+    int run(const df_backend_ops& ops, df_queue* queue, df_error* error) override {
+        if (check_values_ != nullptr) check_values_(name_, args_);
+        return (ops.*op_)(queue, &args_, error);
+    }
 
 private:
     const Op<Args> op_;
     Args args_;
+    const char* const name_;
+    const CheckValues<Args> check_values_;
     df_view views_[kViews<Args>];
     std::vector<df_range> ranges_;
 };
@@ -106,8 +116,8 @@ public:
 
     bool records_calls() const { return records_calls_; }
     template <class Args>
-    void record(Op<Args> op, const Args& args) {
-        graph_->calls.push_back(std::make_unique<RecordedOp<Args>>(op, args));
+    void record(Op<Args> op, const Args& args, const char* name, CheckValues<Args> check_values) {
+        graph_->calls.push_back(std::make_unique<RecordedOp<Args>>(op, args, name, check_values));
     }
 
     /// Why an op gets no scratch memory: the op itself will only say that there is none.

@@ -16,7 +16,12 @@ public:
     template <class Step>
     Graph(df_device* device, Step&& step) {
         require_ok(df_device_capture_begin(device), "begin");
-        step();
+        try {
+            step();
+        } catch (const Failure&) {
+            df_device_capture_abandon(device);
+            throw;
+        }
         require_ok(df_device_capture_end(device, &graph_), "end");
     }
     ~Graph() { df_graph_destroy(graph_); }
@@ -331,6 +336,40 @@ void refusals(Report& report, df_device* device) {
     report.expect(df_device_stat(device, DF_STAT_LIVE_GRAPHS) == 0, "graph: graphs are miscounted");
 }
 
+/// What an op reads is looked at when it runs, not when it is captured.
+void values(const Options& options, Report& report, df_device* device) {
+    const int64_t T = 3;
+    const Array q(device, DF_F32, {1, T, 1, 1}, {1, 2, 3}), out(device, DF_F32, {1, T, 1, 1}), lse(device, DF_F32, {1, 1, T}),
+        lengths(device, DF_I32, {1}, {1}), wte(device, DF_F32, {2, 1}, {5, 6}), ids(device, DF_I32, {1, 2}, {0, 77}), rows(device, DF_F32, {1, 2, 1});
+    const int32_t good = 2, zero = 0, beyond = 99;
+    require_ok(df_attention_forward(out, lse, q, q, q, lengths, 1, 1), "attention");
+    require_ok(df_tensor_write_i32(lengths, &beyond, 1), "write");
+    const Graph attention(device, [&] { require_ok(df_attention_forward(out, lse, q, q, q, lengths, 1, 1), "attention"); });
+    if (options.backend == "cpu") report.expect(df_graph_replay(attention) == DF_INVALID_ARGUMENT, "graph: lengths out of range are taken");
+    require_ok(df_tensor_write_i32(lengths, &good, 1), "write");
+    attention.replay();
+    report.expect(std::isfinite(out.read()[2]), "graph: attention by replay is not finite");
+    // An id out of range: the CPU says so, a queue that nobody waits for makes it NaN.
+    require_ok(df_fill(ids, zero), "fill");
+    require_ok(df_embedding_forward(rows, ids, wte, nullptr, 0), "embedding");
+    const Graph embedding(device, [&] { require_ok(df_embedding_forward(rows, ids, wte, nullptr, 0), "embedding"); });
+    const int32_t bad[] = {1, 77};
+    require_ok(df_tensor_write_i32(ids, bad, 2), "write");
+    if (options.backend == "cpu") {
+        report.expect(df_graph_replay(embedding) == DF_INVALID_ARGUMENT, "graph: an id out of range is taken");
+        return;
+    }
+    embedding.replay();
+    report.expect(rows.read()[0] == 6 && std::isnan(rows.read()[1]), "graph: the row of an id out of range is no NaN");
+    const Array logits(device, DF_F32, {2, 3}, {1, 2, 3, 4, 5, 6}), dlogits(device, DF_F32, {2, 3}), loss(device, DF_F32, {}), losses(device, DF_F32, {2}),
+        targets(device, DF_I32, {2}, {0, 1});
+    require_ok(df_cross_entropy(loss, losses, dlogits, logits, targets, -100), "loss");
+    const Graph cross_entropy(device, [&] { require_ok(df_cross_entropy(loss, losses, dlogits, logits, targets, -100), "loss"); });
+    require_ok(df_tensor_write_i32(targets, bad, 2), "write");
+    cross_entropy.replay();
+    report.expect(std::isnan(loss.read()[0]), "graph: the loss of a target out of range is no NaN");
+}
+
 /// A graph keeps the memory of tensors that are closed, whether they were there before it or came and went in it.
 void memory(const Options& options, Report& report) {
     Device device(options);
@@ -394,6 +433,7 @@ void check_graph(const Options& options, Report& report) {
     numbers_of_a_step(options, report, device);
     training(options, report, device);
     refusals(report, device);
+    values(options, report, device);
     memory(options, report);
 }
 
