@@ -37,6 +37,9 @@ struct Served {
 constexpr Served kServed[] = {
     {"attention_forward", Kernels::kPlain},
     {"attention_backward", Kernels::kPlain},
+    {"residual_layernorm", Kernels::kMma},
+    {"bias_gelu", Kernels::kMma},
+    {"cross_entropy", Kernels::kMma},
 };
 
 int find(const Option& option, const char* source, const char* value, int* found, df_error* error) {

@@ -2,6 +2,7 @@
 #include "ids.h"
 #include "kernels.h"
 #include "launch.h"
+#include "vector_ops.h"
 #include "views.h"
 
 namespace dualform::cuda {
@@ -90,7 +91,13 @@ int cross_entropy(const Call& call, const df_cross_entropy_args* args) {
     if (!count) return count.failure();
     p.count = count.as<double>();
     if (const int status = launch(call, "cross_entropy_count", 1, kThreads, 0, cross_entropy_count, p)) return status;
-    if (const int status = launch(call, "cross_entropy_row", p.rows, kThreads, 0, cross_entropy_row, p)) return status;
+    bool served = false;
+    if (kernels() != Kernels::kPlain) {
+        const CrossEntropyRows rows = {p.dlogits, p.logits,     p.targets,     p.losses,     p.count,
+                                       p.rows,    p.vocabulary, p.dlogits_row, p.logits_row, p.ignored};
+        if (const int status = cross_entropy_rows_vector(call, rows, &served)) return status;
+    }
+    if (const int status = served ? int{DF_OK} : launch(call, "cross_entropy_row", p.rows, kThreads, 0, cross_entropy_row, p)) return status;
     return launch(call, "cross_entropy_mean", 1, kThreads, 0, cross_entropy_mean, p);
 }
 

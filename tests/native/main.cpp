@@ -31,6 +31,7 @@ const Check kChecks[] = {
     {"out-of-memory", check_out_of_memory, "every allocation failing in turn"},
     {"steady-state", check_steady_state, "nothing is allocated from the system after the first call"},
     {"graph", check_graph, "every op captured and replayed; a training loop by replay; what a capture refuses; whose memory is whose"},
+    {"vectors", check_vectors, "memory-bound ops over whole accesses of 16 bytes, against the plain op in float64"},
     {"threads", check_threads, "several threads on one device"},
     {"pool", check_pool, "the thread pool: every piece once, nested, from several callers, oversubscribed, quiet when idle, after fork"},
 };
