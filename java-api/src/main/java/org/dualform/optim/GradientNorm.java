@@ -35,6 +35,15 @@ public final class GradientNorm implements AutoCloseable {
      */
     public double measure() {
         sum();
+        return summed();
+    }
+
+    /**
+     * The norm of the gradients that {@link #sum} saw last, in a replay too, waiting for the device.
+     *
+     * @return the root of the sum of squares; not finite when a gradient was not
+     */
+    public double summed() {
         return Math.sqrt(squares.item());
     }
 
