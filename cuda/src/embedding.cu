@@ -103,7 +103,7 @@ __global__ void zero_rows(Floats out, int64_t rows, int64_t columns, int64_t row
 }  // namespace
 
 int check_ids(const Call& call, const df_view* ids, const IdRange& range) {
-    if (call.queue->capturing) return DF_OK; /* nobody waits for a replay: the kernels make what such an id gives NaN */
+    if (call.queue->capturing.load(std::memory_order_relaxed)) return DF_OK; /* nobody waits for a replay: the kernels make what such an id gives NaN */
     Scratch flag(call, sizeof(unsigned long long));
     if (!flag) return flag.failure();
     unsigned long long first = ~0ull;

@@ -120,7 +120,8 @@ int bias_gelu_backward_vector(const Call& call, const df_gelu_args* args, bool* 
     p.bias = floats(args->bias);
     p.rows = walk_rows<3>({args->dx, args->dout, args->x});
     const Floats dbias = floats(args->dbias);
-    return width == 8 ? run<8, true>(call, p, args->kind, dbias, args->accumulate != 0) : run<4, true>(call, p, args->kind, dbias, args->accumulate != 0);
+    return width == 8 ? run<8, true>(call, p, args->kind, dbias, args->accumulate != 0)
+                      : run<4, true>(call, p, args->kind, dbias, args->accumulate != 0);
 }
 
 }  // namespace dualform::cuda

@@ -340,7 +340,8 @@ df_status df_adamw_ranges(df_tensor* param, df_tensor* m, df_tensor* v, df_tenso
         check_flat(call, "v", args.v);
         check_flat(call, "master", args.master);
         check_flat(call, "grad", args.grad);
-        if ((rates == nullptr) != (steps == nullptr)) call.refuse("%s: null, expected both rates and steps or neither", rates == nullptr ? "rates" : "steps");
+        if ((rates == nullptr) != (steps == nullptr))
+            call.refuse("%s: null, expected both rates and steps or neither", rates == nullptr ? "rates" : "steps");
         if (rates != nullptr) {
             args.rates = call.input("rates", rates, {"K"}, Kind::kAccumulate);
             args.steps = call.input("steps", steps, Kind::kI32);
@@ -353,13 +354,15 @@ df_status df_adamw_ranges(df_tensor* param, df_tensor* m, df_tensor* v, df_tenso
         check_beta(call, "beta2", beta2);
         check_positive(call, "eps", eps, true);
         if (count < 0) call.refuse("count: %d, expected at least 0", count);
-        if (count > 0 && (bounds == nullptr || weight_decays == nullptr)) call.refuse("%s: null, expected %d ranges", bounds == nullptr ? "bounds" : "weight_decays", count);
+        if (count > 0 && (bounds == nullptr || weight_decays == nullptr))
+            call.refuse("%s: null, expected %d ranges", bounds == nullptr ? "bounds" : "weight_decays", count);
         std::vector<df_range> ranges(static_cast<size_t>(count));
         int64_t from = 0;
         for (int i = 0; i < count; ++i) {
             df_range& r = ranges[static_cast<size_t>(i)] = {bounds[2 * i], bounds[2 * i + 1], weight_decays[i]};
             if (r.from < from || r.to <= r.from || r.to > args.param->shape[0])
-                call.refuse("bounds: part %d is %lld..%lld, expected ascending parts within 0..%lld", i, ll(r.from), ll(r.to), ll(args.param->shape[0]));
+                call.refuse("bounds: part %d is %lld..%lld, expected ascending parts within 0..%lld", i, ll(r.from), ll(r.to),
+                            ll(args.param->shape[0]));
             check_finite(call, "weight_decays", r.weight_decay);
             from = r.to;
         }

@@ -361,8 +361,8 @@ void values(const Options& options, Report& report, df_device* device) {
     }
     embedding.replay();
     report.expect(rows.read()[0] == 6 && std::isnan(rows.read()[1]), "graph: the row of an id out of range is no NaN");
-    const Array logits(device, DF_F32, {2, 3}, {1, 2, 3, 4, 5, 6}), dlogits(device, DF_F32, {2, 3}), loss(device, DF_F32, {}), losses(device, DF_F32, {2}),
-        targets(device, DF_I32, {2}, {0, 1});
+    const Array logits(device, DF_F32, {2, 3}, {1, 2, 3, 4, 5, 6}), dlogits(device, DF_F32, {2, 3}), loss(device, DF_F32, {}),
+        losses(device, DF_F32, {2}), targets(device, DF_I32, {2}, {0, 1});
     require_ok(df_cross_entropy(loss, losses, dlogits, logits, targets, -100), "loss");
     const Graph cross_entropy(device, [&] { require_ok(df_cross_entropy(loss, losses, dlogits, logits, targets, -100), "loss"); });
     require_ok(df_tensor_write_i32(targets, bad, 2), "write");

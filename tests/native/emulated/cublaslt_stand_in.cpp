@@ -91,8 +91,8 @@ EXPORT int cublasLtMatmul(void*, void* matmul, const void* alpha, const void* a,
                           void*) {
     const Matmul& m = *static_cast<Matmul*>(matmul);
     const Layout &la = *static_cast<Layout*>(a_layout), &lb = *static_cast<Layout*>(b_layout), &ld = *static_cast<Layout*>(d_layout);
-    if (algorithm->data[0] != kMark + static_cast<uint64_t>(ld.rows) || workspace == nullptr || workspace_bytes != 64 || c != d || c_layout != d_layout)
-        return 7;
+    if (algorithm->data[0] != kMark + static_cast<uint64_t>(ld.rows) || workspace == nullptr || workspace_bytes != 64) return 7;
+    if (c != d || c_layout != d_layout) return 7;
     const int64_t k = m.transposed_a ? la.rows : la.columns;
     for (int32_t n = 0; n < ld.batch; ++n)
         for (int64_t i = 0; i < ld.rows; ++i)
