@@ -8,6 +8,7 @@
 
 #include "choice.h"
 #include "cublaslt.h"
+#include "graph.h"
 #include "kernels.h"
 
 #ifndef DF_CUDA_ARCHITECTURES
@@ -384,6 +385,32 @@ int read(df_queue* queue, void* host, const void* device, size_t bytes, df_error
     return transfer(queue, "read", host, device, bytes, cudaMemcpyDeviceToHost, error);
 }
 
+int capture_begin(df_queue* queue, df_error* error) {
+    if (const int status = lost_already(queue, "capture", error)) return status;
+    const CurrentDevice current(queue->device);
+    return begin_capture(call_on(queue, "capture", error));
+}
+
+int capture_end(df_queue* queue, df_recording** out, df_error* error) {
+    if (const int status = lost_already(queue, "capture", error)) {
+        queue->capturing = false;
+        return status;
+    }
+    const CurrentDevice current(queue->device);
+    return end_capture(call_on(queue, "capture", error), out);
+}
+
+int replay_recording(df_queue* queue, df_recording* recording, df_error* error) {
+    if (const int status = lost_already(queue, "replay", error)) return status;
+    const CurrentDevice current(queue->device);
+    return replay(call_on(queue, "replay", error), recording);
+}
+
+void forget_recording(df_queue* queue, df_recording* recording) {
+    const CurrentDevice current(queue->device);
+    forget(recording);
+}
+
 template <class Args>
 int serve(df_queue* queue, const char* op, int (*run)(const Call&, const Args*), const Args* args, df_error* error) {
     if (const int status = lost_already(queue, op, error)) return status;
@@ -399,7 +426,7 @@ const df_backend kBackend = {
     start_timer, stop_timer,
     [](df_queue*) -> int { return 1; },
     [](df_queue*, int, double*, df_error* error) -> int { return fail(error, DF_UNSUPPORTED, "peak: the cuda backend does not measure it"); },
-    synchronize, set_stream, allocate, deallocate, write, read,
+    synchronize, set_stream, allocate, deallocate, write, read, capture_begin, capture_end, replay_recording, forget_recording,
     {DF_CUDA_KERNELS(DF_SERVE)}};
 
 }  // namespace

@@ -36,13 +36,16 @@ struct Served {
 };
 constexpr Served kServed[] = {
     {"attention_forward", Kernels::kHopper},
-    {"attention_backward", Kernels::kMma},
+    {"attention_backward", Kernels::kHopper},
     {"linear_attention_forward", Kernels::kHopper},
     {"linear_attention_backward", Kernels::kHopper}, /* ddecay: plain */
     {"delta_accumulate", Kernels::kMma},
     {"delta_apply", Kernels::kMma},
     {"dual_form_forward", Kernels::kMma},
     {"dual_form_backward", Kernels::kMma},
+    {"residual_layernorm", Kernels::kMma},
+    {"bias_gelu", Kernels::kMma},
+    {"cross_entropy", Kernels::kMma},
 };
 
 int find(const Option& option, const char* source, const char* value, int* found, df_error* error) {

@@ -9,7 +9,8 @@
 namespace dualform::cuda {
 
 /// Option "kernels", DUALFORM_KERNELS: "plain" (default), "mma" or "hopper". Where the chosen kernels do not serve a case, the next
-/// simpler do: hopper, mma, plain. describe() tells by op which do.
+/// simpler do: hopper, mma, plain. describe() tells by op which do. With mma and hopper the memory-bound ops take their kernels of 16-byte
+/// accesses (vector_ops.h).
 enum class Kernels { kPlain, kMma, kHopper };
 
 /// Option "precision", DUALFORM_PRECISION: how tensor-core kernels multiply float32 inputs. "float32" (default): they do not, the plain

@@ -2,6 +2,7 @@
 #include "ids.h"
 #include "kernels.h"
 #include "launch.h"
+#include "vector_ops.h"
 #include "views.h"
 
 namespace dualform::cuda {
@@ -37,9 +38,10 @@ __global__ void __launch_bounds__(kThreads) cross_entropy_row(Loss p) {
     __syncthreads();
     const int32_t target = row_target;
     if (target == p.ignored || !within(target, p.vocabulary)) {
-        if (threadIdx.x == 0) p.losses[n] = 0;
+        const float nothing = target == p.ignored ? 0.0f : NAN;
+        if (threadIdx.x == 0) p.losses[n] = nothing;
         if (p.dlogits)
-            for (int64_t v = threadIdx.x; v < p.vocabulary; v += kThreads) p.dlogits.store(n * p.dlogits_row + v, 0.0f);
+            for (int64_t v = threadIdx.x; v < p.vocabulary; v += kThreads) p.dlogits.store(n * p.dlogits_row + v, nothing);
         return;
     }
     float largest = -INFINITY;
@@ -89,7 +91,13 @@ int cross_entropy(const Call& call, const df_cross_entropy_args* args) {
     if (!count) return count.failure();
     p.count = count.as<double>();
     if (const int status = launch(call, "cross_entropy_count", 1, kThreads, 0, cross_entropy_count, p)) return status;
-    if (const int status = launch(call, "cross_entropy_row", p.rows, kThreads, 0, cross_entropy_row, p)) return status;
+    bool served = false;
+    if (kernels() != Kernels::kPlain) {
+        const CrossEntropyRows rows = {p.dlogits, p.logits,     p.targets,     p.losses,     p.count,
+                                       p.rows,    p.vocabulary, p.dlogits_row, p.logits_row, p.ignored};
+        if (const int status = cross_entropy_rows_vector(call, rows, &served)) return status;
+    }
+    if (const int status = served ? int{DF_OK} : launch(call, "cross_entropy_row", p.rows, kThreads, 0, cross_entropy_row, p)) return status;
     return launch(call, "cross_entropy_mean", 1, kThreads, 0, cross_entropy_mean, p);
 }
 

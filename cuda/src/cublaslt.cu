@@ -10,7 +10,7 @@
 
 namespace dualform::cuda {
 
-#ifdef DF_CUDA_EMULATION
+#if defined(DF_CUDA_EMULATION) && !defined(DF_CUBLASLT_STAND_IN) /* a test brings a library of its own */
 
 CublasltSearch find_cublaslt() { return {false, "", "the host emulation does not use it", 0}; }
 bool set_cublaslt_path(const char*) { return true; }
@@ -128,9 +128,66 @@ bool load(Library& l, char* reason, size_t n) {
 
 }  // namespace
 
+namespace {
+
+/// All that the choice of an algorithm depends on.
+struct Shape {
+    int64_t m, n, k, batch, leading[3], batch_stride[3]; /* of out, a, b */
+    int32_t type[3], transposed[2], bias, accumulate;
+    uint32_t alignment[3];
+};
+
+/// What was chosen for a shape; remembered until the device closes. A model has some dozens of shapes; what comes after the table is full is
+/// asked for anew each time.
+class Choices {
+public:
+    bool find(const Shape& shape, Heuristic* chosen, bool* served) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        for (int i = first(shape); entries_[i].used; i = (i + 1) % kEntries)
+            if (memcmp(&entries_[i].shape, &shape, sizeof shape) == 0) {
+                *chosen = entries_[i].chosen;
+                *served = entries_[i].served;
+                return true;
+            }
+        return false;
+    }
+    void remember(const Shape& shape, const Heuristic& chosen, bool served) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        if (count_ >= kEntries / 2) return; /* never full: find() ends at a free entry */
+        int i = first(shape);
+        while (entries_[i].used) {
+            if (memcmp(&entries_[i].shape, &shape, sizeof shape) == 0) return;
+            i = (i + 1) % kEntries;
+        }
+        entries_[i] = {shape, chosen, true, served};
+        ++count_;
+    }
+
+private:
+    static constexpr int kEntries = 1024;
+    struct Entry {
+        Shape shape;
+        Heuristic chosen;
+        bool used, served;
+    };
+    static int first(const Shape& shape) {
+        const auto* bytes = reinterpret_cast<const unsigned char*>(&shape);
+        uint64_t hash = 1469598103934665603u;
+        for (size_t i = 0; i < sizeof shape; ++i) hash = (hash ^ bytes[i]) * 1099511628211u;
+        return static_cast<int>(hash % kEntries);
+    }
+
+    std::mutex mutex_;
+    int count_ = 0;
+    Entry entries_[kEntries] = {};
+};
+
+}  // namespace
+
 struct Cublaslt {
     Library library;
     Handle handle = nullptr;
+    Choices choices;
 };
 
 namespace {
@@ -224,7 +281,7 @@ void close_cublaslt(Cublaslt* c) {
 
 int multiply_with_cublaslt(const Call& call, const Product& p, bool* served) {
     *served = false;
-    const Cublaslt* c = call.queue->cublaslt;
+    Cublaslt* c = call.queue->cublaslt;
     if (c == nullptr) return DF_OK;
     const Library& l = c->library;
     // One dtype on the way in, one batch stride, an addend that is out itself, a bias in out's dtype: what the ABI above can say.
@@ -236,14 +293,31 @@ int multiply_with_cublaslt(const Call& call, const Product& p, bool* served) {
     const Operand out = operand(p.out, p.m, p.n, p.batch.stride[0][0]);
     if (!a.fits || !b.fits || !out.fits || out.transposed) return DF_OK;
 
+    Shape shape;
+    memset(&shape, 0, sizeof shape); /* padding too: shapes are compared as bytes */
+    const Operand* const operands[3] = {&out, &a, &b};
+    const Floats* const data[3] = {&p.out.data, &p.a.data, &p.b.data};
+    shape.m = p.m, shape.n = p.n, shape.k = p.k, shape.batch = p.batch.count;
+    for (int i = 0; i < 3; ++i) {
+        shape.leading[i] = operands[i]->leading;
+        shape.batch_stride[i] = operands[i]->batch_stride;
+        shape.type[i] = type_of(*data[i]);
+        shape.alignment[i] = alignment(data[i]->data);
+    }
+    shape.transposed[0] = a.transposed, shape.transposed[1] = b.transposed;
+    shape.bias = static_cast<bool>(p.bias), shape.accumulate = static_cast<bool>(p.addend.data);
+    Heuristic chosen = {};
+    bool takes = false;
+    const bool known = c->choices.find(shape, &chosen, &takes);
+    if (known && !takes) return DF_OK;
+
     // Row-major out = a b is column-major out^T = b^T a^T: b comes first, and a plain row-major operand is already the transpose.
-    Owned matmul(l.matmul_destroy), layout_b(l.layout_destroy), layout_a(l.layout_destroy), layout_out(l.layout_destroy),
-        preference(l.preference_destroy);
-    bool ok = l.matmul_create(&matmul.value, kComputeF32, kRealF32) == 0 && l.preference_create(&preference.value) == 0;
-    const auto describe = [&](Owned& layout, const Operand& o, const Floats& data, int64_t rows, int64_t columns) {
+    Owned matmul(l.matmul_destroy), layout_b(l.layout_destroy), layout_a(l.layout_destroy), layout_out(l.layout_destroy);
+    bool ok = l.matmul_create(&matmul.value, kComputeF32, kRealF32) == 0;
+    const auto describe = [&](Owned& layout, const Operand& o, const Floats& of, int64_t rows, int64_t columns) {
         const uint64_t stored_rows = static_cast<uint64_t>(o.transposed ? rows : columns),
             stored_columns = static_cast<uint64_t>(o.transposed ? columns : rows);
-        ok = ok && l.layout_create(&layout.value, type_of(data), stored_rows, stored_columns, o.leading) == 0;
+        ok = ok && l.layout_create(&layout.value, type_of(of), stored_rows, stored_columns, o.leading) == 0;
         if (!ok || p.batch.count == 1) return;
         const int32_t count = static_cast<int32_t>(p.batch.count);
         ok = l.layout_set(layout.value, kLayoutBatchCount, &count, sizeof count) == 0 &&
@@ -258,20 +332,23 @@ int multiply_with_cublaslt(const Call& call, const Product& p, bool* served) {
     if (p.bias)
         ok = ok && l.matmul_set(matmul.value, kMatmulEpilogue, &kEpilogueBias, sizeof kEpilogueBias) == 0 &&
              l.matmul_set(matmul.value, kMatmulBiasPointer, &p.bias.data, sizeof p.bias.data) == 0;
-    const uint64_t workspace_bytes = 32u << 20; /* what NVIDIA recommends for compute capability 9.0 */
-    ok = ok && l.preference_set(preference.value, kPreferenceWorkspace, &workspace_bytes, sizeof workspace_bytes) == 0 &&
-         l.preference_set(preference.value, kPreferenceReduction, &kReductionComputeType, sizeof kReductionComputeType) == 0;
-    const void* addresses[4] = {p.b.data.data, p.a.data.data, p.out.data.data, p.out.data.data};
-    for (int i = 0; i < 4; ++i) {
-        const uint32_t bytes = alignment(addresses[i]);
-        ok = ok && l.preference_set(preference.value, kPreferenceAlignmentA + i, &bytes, sizeof bytes) == 0;
+    if (!ok) return DF_OK;
+    if (!known) {
+        Owned preference(l.preference_destroy);
+        const uint64_t workspace_bytes = 32u << 20; /* what NVIDIA recommends for compute capability 9.0 */
+        ok = l.preference_create(&preference.value) == 0 &&
+             l.preference_set(preference.value, kPreferenceWorkspace, &workspace_bytes, sizeof workspace_bytes) == 0 &&
+             l.preference_set(preference.value, kPreferenceReduction, &kReductionComputeType, sizeof kReductionComputeType) == 0;
+        const uint32_t alignments[4] = {shape.alignment[2], shape.alignment[1], shape.alignment[0], shape.alignment[0]};
+        for (int i = 0; i < 4; ++i)
+            ok = ok && l.preference_set(preference.value, kPreferenceAlignmentA + i, &alignments[i], sizeof alignments[i]) == 0;
+        int found = 0;
+        ok = ok && l.heuristic(c->handle, matmul.value, layout_b.value, layout_a.value, layout_out.value, layout_out.value, preference.value,
+                               1, &chosen, &found) == 0;
+        takes = ok && found != 0 && chosen.status == 0;
+        if (ok) c->choices.remember(shape, chosen, takes);
+        if (!takes) return DF_OK; /* a shape it does not take: the tiled kernel does */
     }
-    Heuristic chosen = {};
-    int found = 0;
-    ok = ok && l.heuristic(c->handle, matmul.value, layout_b.value, layout_a.value, layout_out.value, layout_out.value, preference.value,
-                           1, &chosen,
-                           &found) == 0;
-    if (!ok || found == 0 || chosen.status != 0) return DF_OK; /* a shape it does not take: the tiled kernel does */
 
     Scratch workspace(call, static_cast<int64_t>(chosen.workspace));
     if (chosen.workspace != 0 && !workspace) return workspace.failure();

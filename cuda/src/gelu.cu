@@ -1,29 +1,14 @@
 // Bias + GELU, one thread per element; the gradient of the bias is a column sum of the unrounded dx.
 #include "columns.h"
+#include "gelu_math.h"
 #include "kernels.h"
+#include "vector_ops.h"
 
 namespace dualform::cuda {
 
 namespace {
 
 constexpr int kThreads = 256;
-
-/// 1 / (1 + e^-x); e^-x may overflow to infinity, which gives 0.
-__device__ inline float logistic(float x) { return 1.0f / (1.0f + expf(-x)); }
-
-/// erfc and the logistic function instead of 1 + erf and 1 + tanh: those cancel for negative u.
-__device__ inline float gelu(float u, int kind) {
-    if (kind == DF_GELU_EXACT) return u * 0.5f * erfcf(-u * 0.70710678118654752f);
-    return u * logistic(2.0f * 0.79788456080286536f * (u + 0.044715f * u * u * u));
-}
-
-__device__ inline float gelu_slope(float u, int kind) {
-    if (kind == DF_GELU_EXACT) return 0.5f * erfcf(-u * 0.70710678118654752f) + u * 0.39894228040143268f * expf(-0.5f * u * u);
-    const float w = 2.0f * 0.79788456080286536f * (u + 0.044715f * u * u * u);
-    const float s = logistic(w), spread = s * logistic(-w);
-    if (spread == 0) return s; /* far out: the second factor may have overflowed */
-    return s + u * spread * 2.0f * 0.79788456080286536f * (1.0f + 3.0f * 0.044715f * u * u);
-}
 
 struct Activation {
     Floats out, dout, x, bias; /* out is dx in the backward pass */
@@ -59,6 +44,10 @@ int run(const Call& call, const char* name, const Activation& p, bool backward) 
 
 int bias_gelu_forward(const Call& call, const df_gelu_args* args) {
     if (const int status = call.require_device_floats({args->out, args->x, args->bias})) return status;
+    if (kernels() != Kernels::kPlain) {
+        bool served = false;
+        if (const int status = bias_gelu_forward_vector(call, args, &served); served || status != DF_OK) return status;
+    }
     Activation p = {};
     p.out = floats(args->out);
     p.x = floats(args->x);
@@ -71,6 +60,10 @@ int bias_gelu_forward(const Call& call, const df_gelu_args* args) {
 
 int bias_gelu_backward(const Call& call, const df_gelu_args* args) {
     if (const int status = call.require_device_floats({args->dx, args->dbias, args->dout, args->x, args->bias})) return status;
+    if (kernels() != Kernels::kPlain) {
+        bool served = false;
+        if (const int status = bias_gelu_backward_vector(call, args, &served); served || status != DF_OK) return status;
+    }
     Activation p = {};
     p.out = floats(args->dx);
     p.dout = floats(args->dout);

@@ -86,7 +86,9 @@ int launch_block(const Call& call, const char* name, int64_t blocks, int threads
 #ifdef DF_CUDA_EMULATION
     if (blocks == 0) return DF_OK;
     emulation::count_launch(name);
-    return call.check(emulation::run(blocks, threads, shared, [&] { kernel(arguments...); }, kSharedBytes), name);
+    return call.check(emulation::enqueue(call.stream, [=] {
+                          return emulation::run(blocks, threads, shared, [&] { kernel(arguments...); }, kSharedBytes);
+                      }), name);
 #else
     return launch(call, name, blocks, threads, shared, kernel, arguments...);
 #endif

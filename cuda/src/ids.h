@@ -1,4 +1,5 @@
-// Ids checked on the device before anything is written, the one place where an op waits for the device, and again where they are used.
+// Ids checked on the device before anything is written, the one place where an op waits for the device, and again where they are used. In a
+// captured graph the second check is the only one: an id out of range then gives NaN, which reaches the loss.
 #pragma once
 
 #include "queue.h"

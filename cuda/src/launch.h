@@ -20,7 +20,8 @@ int launch(const Call& call, const char* name, int64_t blocks, int threads, size
                     static_cast<long long>(kMaxBlocks));
 #ifdef DF_CUDA_EMULATION
     emulation::count_launch(name);
-    return call.check(emulation::run(blocks, threads, shared, [&] { kernel(arguments...); }), name);
+    return call.check(emulation::enqueue(call.stream, [=] { return emulation::run(blocks, threads, shared, [&] { kernel(arguments...); }); }),
+                      name);
 #else
     // Above 48 KiB a kernel has to ask once; asking again costs nothing worth remembering.
     if (shared > 48 * 1024)

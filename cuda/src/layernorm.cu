@@ -1,6 +1,7 @@
 // Residual add and LayerNorm: one warp per row, sums in double across lanes; the gradients of weight and bias are column sums.
 #include "columns.h"
 #include "kernels.h"
+#include "vector_ops.h"
 
 namespace dualform::cuda {
 
@@ -93,6 +94,10 @@ int residual_layernorm_forward(const Call& call, const df_layernorm_args* args) 
     if (const int status = call.require_device_floats(
             {args->sum, args->out, args->mean, args->rstd, args->x, args->residual, args->weight, args->bias}))
         return status;
+    if (kernels() != Kernels::kPlain) {
+        bool served = false;
+        if (const int status = residual_layernorm_forward_vector(call, args, &served); served || status != DF_OK) return status;
+    }
     Normalize p = {};
     p.sum = floats(args->sum);
     p.out = floats(args->out);
@@ -115,6 +120,10 @@ int residual_layernorm_backward(const Call& call, const df_layernorm_args* args)
                                                        args->weight,
                                                        args->mean, args->rstd}))
         return status;
+    if (kernels() != Kernels::kPlain) {
+        bool served = false;
+        if (const int status = residual_layernorm_backward_vector(call, args, &served); served || status != DF_OK) return status;
+    }
     NormalizeGradient p = {};
     p.dx = floats(args->dx);
     p.dout = floats(args->dout);

@@ -27,6 +27,7 @@ struct df_queue {
     cudaStream_t own_stream = nullptr;
     std::atomic<cudaStream_t> stream{nullptr};
     std::atomic<int> lost{0}; /* the sticky CUDA error that took the context, 0 while it lives */
+    std::atomic<bool> capturing{false}; /* a graph: ops record and must not wait; only the capturing thread's ops run then */
     dualform::cuda::Cublaslt* cublaslt = nullptr;
     char matmul_provider[256] = "";
     char description[384] = "";

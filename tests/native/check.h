@@ -112,6 +112,8 @@ void check_hostile(const Options&, Report&);
 void check_errors(const Options&, Report&);
 void check_out_of_memory(const Options&, Report&);
 void check_steady_state(const Options&, Report&);
+void check_graph(const Options&, Report&);
+void check_vectors(const Options&, Report&);
 void check_threads(const Options&, Report&);
 void check_hopper(const Options&, Report&);
 void check_pool(const Options&, Report&);

@@ -30,6 +30,8 @@ const Check kChecks[] = {
     {"errors", check_errors, "wrong calls are refused with a sentence that names the argument"},
     {"out-of-memory", check_out_of_memory, "every allocation failing in turn; on a device, memory that is used up"},
     {"steady-state", check_steady_state, "nothing is allocated from the system after the first call"},
+    {"graph", check_graph, "every op captured and replayed; a training loop by replay; what a capture refuses; whose memory is whose"},
+    {"vectors", check_vectors, "memory-bound ops over whole accesses of 16 bytes, against the plain op in float64"},
     {"threads", check_threads, "several threads on one device"},
     {"hopper", check_hopper, "cases that the kernels of sm_90a serve, and that it is they who do (--option cuda.kernels=hopper)"},
     {"pool", check_pool, "the thread pool: every piece once, nested, from several callers, oversubscribed, quiet when idle, after fork"},

@@ -8,6 +8,7 @@
 #include <map>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
 #if !defined(__x86_64__)
@@ -459,6 +460,7 @@ void async_wait(int pending) {
 
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
     *memory = nullptr;
+    if (const int code = dualform::cuda::emulation::unless_capturing()) return code;
     if (posix_memalign(memory, 256, bytes ? bytes : 1) != 0) return cudaErrorMemoryAllocation;
     memset(*memory, 0xff, bytes); /* NaN: memory that nobody wrote must show */
     return cudaSuccess;
@@ -491,6 +493,8 @@ const char* cudaGetErrorName(cudaError_t code) {
         case 700: return "cudaErrorIllegalAddress";
         case 716: return "cudaErrorMisalignedAddress";
         case 719: return "cudaErrorLaunchFailure";
+        case 900: return "cudaErrorStreamCaptureUnsupported";
+        case 901: return "cudaErrorStreamCaptureInvalidated";
         default: return "cudaErrorUnknown";
     }
 }
@@ -498,3 +502,96 @@ const char* cudaGetErrorName(cudaError_t code) {
 const char* cudaGetErrorString(cudaError_t code) {
     return code == 719 ? dualform::cuda::emulation::machine.fault : cudaGetErrorName(code);
 }
+
+// ---- streams and graphs: a graph is the list of what was queued while its stream was being captured ----
+
+namespace dualform::cuda::emulation {
+
+namespace {
+
+struct StreamCapture {
+    std::thread::id thread;
+    std::vector<std::function<int()>> work;
+    bool spoilt = false;
+};
+
+std::mutex captures_mutex;
+std::map<void*, StreamCapture> captures; /* by stream */
+
+}  // namespace
+
+int unless_capturing() {
+    std::lock_guard<std::mutex> lock(captures_mutex);
+    int code = kSuccess;
+    for (auto& [stream, capture] : captures)
+        if (capture.thread == std::this_thread::get_id()) {
+            capture.spoilt = true;
+            code = kCaptureUnsupported;
+        }
+    return code;
+}
+
+bool is_recording(void* stream) {
+    std::lock_guard<std::mutex> lock(captures_mutex);
+    return captures.count(stream) != 0;
+}
+
+void record(void* stream, std::function<int()> work) {
+    std::lock_guard<std::mutex> lock(captures_mutex);
+    captures.at(stream).work.push_back(std::move(work));
+}
+
+}  // namespace dualform::cuda::emulation
+
+using namespace dualform::cuda::emulation;
+
+struct df_emulated_graph {
+    std::vector<std::function<int()>> work;
+};
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+    *stream = new char; /* an address of its own */
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+    delete static_cast<char*>(stream);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t) { return unless_capturing(); }
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+    std::lock_guard<std::mutex> lock(captures_mutex);
+    const bool fresh = captures.emplace(stream, StreamCapture{std::this_thread::get_id(), {}}).second;
+    return fresh ? kSuccess : kCaptureUnsupported;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+    std::lock_guard<std::mutex> lock(captures_mutex);
+    *graph = nullptr;
+    const auto found = captures.find(stream);
+    if (found == captures.end()) return kCaptureUnsupported;
+    const bool spoilt = found->second.spoilt;
+    if (!spoilt) *graph = new df_emulated_graph{std::move(found->second.work)};
+    captures.erase(found);
+    return spoilt ? kCaptureInvalidated : kSuccess;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
+    *exec = new df_emulated_graph{graph->work};
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t) {
+    for (const auto& work : exec->work)
+        if (const int code = work()) return code;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+    delete graph;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) { return cudaGraphDestroy(exec); }

@@ -11,6 +11,9 @@
 #include <string.h>
 #include <time.h>
 
+#include <functional>
+#include <type_traits>
+
 #define __global__
 #define __device__
 #define __host__
@@ -44,7 +47,16 @@ extern Fiber* running;
 extern Block block;
 
 /// cudaError values that the emulation can produce.
-enum Error { kSuccess = 0, kOutOfMemory = 2, kInvalidConfiguration = 9, kIllegalAddress = 700, kMisalignedAddress = 716, kLaunchFailure = 719 };
+enum Error {
+    kSuccess = 0,
+    kOutOfMemory = 2,
+    kInvalidConfiguration = 9,
+    kIllegalAddress = 700,
+    kMisalignedAddress = 716,
+    kLaunchFailure = 719,
+    kCaptureUnsupported = 900,
+    kCaptureInvalidated = 901
+};
 
 /// Dynamic shared memory a block can have on every device of compute capability 8.0 and above.
 constexpr size_t kMaxShared = 99 * 1024;
@@ -62,6 +74,18 @@ int run(int64_t blocks, int threads, size_t shared, Body&& body, size_t max_shar
 /// Which kernels were launched, and how often: a JSON object, for tests of what serves a case.
 void count_launch(const char* kernel);
 void describe_launches(char* json, size_t n);
+/// Whether work for the stream is being recorded instead of run.
+bool is_recording(void* stream);
+void record(void* stream, std::function<int()> work);
+/// What a capturing thread must not do: kCaptureUnsupported, and its captures are spoilt.
+int unless_capturing();
+/// Runs work now, or when the graph that the stream records is launched; it holds copies of its arguments, as a launch does.
+template <class Work>
+int enqueue(void* stream, Work&& work) {
+    if (!is_recording(stream)) return work();
+    record(stream, std::function<int()>(std::forward<Work>(work)));
+    return kSuccess;
+}
 
 void block_barrier();
 void warp_barrier();
@@ -165,20 +189,32 @@ struct cudaDeviceProp {
 
 cudaError_t cudaMalloc(void** memory, size_t bytes);
 cudaError_t cudaFree(void* memory);
-inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
-    memcpy(to, from, bytes);
-    return cudaSuccess;
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
+    return dualform::cuda::emulation::enqueue(stream, [=] {
+        memcpy(to, from, bytes);
+        return cudaSuccess;
+    });
 }
-inline cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t) {
-    memset(to, value, bytes);
-    return cudaSuccess;
+inline cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream) {
+    return dualform::cuda::emulation::enqueue(stream, [=] {
+        memset(to, value, bytes);
+        return cudaSuccess;
+    });
 }
-inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-    *stream = nullptr;
-    return cudaSuccess;
-}
-inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned);
+cudaError_t cudaStreamDestroy(cudaStream_t stream);
+cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+
+// Graphs: a list of what was queued. As on the device, waiting for the stream or allocating in the capturing thread spoils the capture.
+using cudaGraph_t = struct df_emulated_graph*;
+using cudaGraphExec_t = struct df_emulated_graph*;
+enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long flags);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 inline cudaError_t cudaGetDeviceCount(int* count) {
     *count = 1;
     return cudaSuccess;

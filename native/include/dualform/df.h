@@ -37,15 +37,17 @@ typedef enum df_dtype { DF_F32 = 0, DF_BF16 = 1, DF_F64 = 2, DF_I32 = 3 } df_dty
 /** What df_device_stat() reports. */
 typedef enum df_stat {
     DF_STAT_LIVE_TENSORS = 0,   /* handles not yet destroyed */
-    DF_STAT_BYTES_IN_USE = 1,   /* bytes handed out to tensors and running ops */
+    DF_STAT_BYTES_IN_USE = 1,   /* bytes handed out to tensors and running ops, or kept for a graph */
     DF_STAT_BYTES_RESERVED = 2, /* bytes taken from the system, in use or kept for reuse */
     DF_STAT_PEAK_BYTES = 3,     /* largest BYTES_IN_USE since open or df_device_reset_peak() */
     DF_STAT_SYSTEM_ALLOCS = 4,  /* allocations made from the system since open: constant in a steady loop */
-    DF_STAT_THREADS = 5         /* threads an op may use (CPU) */
+    DF_STAT_THREADS = 5,        /* threads an op may use (CPU) */
+    DF_STAT_LIVE_GRAPHS = 6     /* graphs not yet destroyed */
 } df_stat;
 
 typedef struct df_device df_device;
 typedef struct df_tensor df_tensor;
+typedef struct df_graph df_graph;
 
 /** Message of the last failure on this thread; valid until the next failing call on it. Never null. */
 DF_API const char* df_last_error(void);
@@ -81,7 +83,7 @@ DF_API df_status df_backend_set_option(const char* backend, const char* key, con
 
 /** Opens a device. backend "cpu" (index 0) or "cuda"; threads 0 means all CPUs this process may run on (CPU only). */
 DF_API df_status df_device_open(const char* backend, int index, int threads, df_device** out);
-/** Closes it; DF_INVALID_STATE, and nothing changes, while tensors of it live. Null is fine. */
+/** Closes it; DF_INVALID_STATE, and nothing changes, while tensors or graphs of it live. Null is fine. */
 DF_API df_status df_device_close(df_device* device);
 /** "cpu" or "cuda"; valid while the device is open. */
 DF_API const char* df_device_backend(const df_device* device);
@@ -103,6 +105,24 @@ DF_API void df_device_reset_peak(df_device* device);
 DF_API df_status df_device_trim(df_device* device);
 /** CUDA: queue all later work on the caller's stream (a CUstream); null restores the device's own. CPU: DF_UNSUPPORTED. */
 DF_API df_status df_device_set_stream(df_device* device, void* stream);
+
+/* ---- graphs: a step recorded once and replayed ---- */
+
+/** From here to the capture's end the ops of this thread on the device are recorded instead of run: what they would compute is there after a
+ *  replay, not before. Nothing is allocated from the system under capture (a step that ran before has left what it needs in the pool),
+ *  nothing waits for the device and nothing passes between host and device: a call that would fails with DF_INVALID_STATE, and so does every
+ *  other thread's on that device: begin while none is in a call. An op that fails under capture fails the capture too. Ids out of range are found on the CPU at each
+ *  replay; on CUDA they make the loss NaN. */
+DF_API df_status df_device_capture_begin(df_device* device);
+/** Ends the capture, in any case: the device is as usable as before. The graph keeps every block of memory its ops use until it is
+ *  destroyed, so that replays find their tensors where they were, closed or not; memory given to df_tensor_wrap is the caller's to keep. */
+DF_API df_status df_device_capture_end(df_device* device, df_graph** out);
+/** Ends the capture without a graph. */
+DF_API df_status df_device_capture_abandon(df_device* device);
+/** Runs what was recorded once more, as one launch (CUDA) or call by call (CPU), in the order of the device's other work. */
+DF_API df_status df_graph_replay(df_graph* graph);
+/** Null is fine. */
+DF_API void df_graph_destroy(df_graph* graph);
 
 /* ---- tensors: row-major views with a contiguous last dimension ---- */
 

@@ -39,6 +39,9 @@ typedef struct df_host {
 /** A backend's state for one open device. */
 typedef struct df_queue df_queue;
 
+/** Work a backend has recorded instead of running it. */
+typedef struct df_recording df_recording;
+
 /* One struct per family; forward and backward read the members they need. Null = absent. */
 typedef struct df_attention_args {
     const df_view *out, *lse, *attn, *state_out;                /* forward writes; backward reads out (or attn) and lse */
@@ -107,15 +110,25 @@ typedef struct df_reduce_args {
     unsigned int axes; /* out and dout may lack these axes or have them as 1 */
 } df_reduce_args;
 
+/** Elements from..to-1 of flat tensors, and their weight decay. */
+typedef struct df_range {
+    int64_t from, to;
+    double weight_decay;
+} df_range;
+
 typedef struct df_optimizer_args { /* squared_norm, clip_scale, adamw, sgd */
     const df_view *param, *m, *v, *master, *grad, *scale, *sumsq, *x;
+    const df_view *rates, *steps, *loss, *limit; /* numbers on the device: adamw reads rates and steps in place of lr and step, and does
+                                                    nothing where scale is not finite; clip_scale counts steps, reads loss and limit */
     double lr, beta1, beta2, eps, weight_decay, max_norm;
     int64_t step;
     int accumulate;
+    const df_range* ranges; /* adamw over parts of flat tensors, each with its own decay; null: all of them with weight_decay */
+    int range_count;
 } df_optimizer_args; /* sgd: m is the momentum buffer, beta1 the momentum */
 
 typedef struct df_random_args {
-    const df_view* out;
+    const df_view *out, *state; /* state: I32 words of seed and offset, which moves on; null: the numbers below */
     uint64_t seed, offset;
     double a, b; /* lo, hi or mean, std */
 } df_random_args;
@@ -183,6 +196,13 @@ typedef struct df_backend {
     /** Plain byte copies between host and device memory, complete when the call returns. */
     int (*write)(df_queue*, void* device, const void* host, size_t bytes, df_error*);
     int (*read)(df_queue*, void* host, const void* device, size_t bytes, df_error*);
+    /** Graphs. All four null: the core records the calls of ops itself and replays them one by one. From capture_begin to capture_end the
+     *  calling thread's ops are recorded, not run; the core lets nothing else reach the queue and hands out no memory that it would have
+     *  to allocate. capture_end ends it in any case; out null abandons what was recorded. */
+    int (*capture_begin)(df_queue*, df_error*);
+    int (*capture_end)(df_queue*, df_recording** out, df_error*);
+    int (*replay)(df_queue*, df_recording*, df_error*);
+    void (*forget)(df_queue*, df_recording*);
     df_backend_ops ops;
 } df_backend;
 

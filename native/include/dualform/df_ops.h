@@ -188,6 +188,19 @@ DF_API df_status df_clip_scale(df_tensor* scale, const df_tensor* sumsq, double 
 DF_API df_status df_adamw_step(df_tensor* param, df_tensor* m, df_tensor* v, df_tensor* master, const df_tensor* grad,
                                const df_tensor* scale, double lr, double beta1, double beta2, double eps, double weight_decay,
                                int64_t step);
+/** The decision over a step, taken on the device, so that a captured step needs no host: finite says whether sumsq and loss (optional) are.
+ *    scale = min(1, max_norm / (sqrt(sumsq) + 1e-6)) (1 without max_norm),  step += 1      if finite
+ *    scale = NaN, step as it was                                                           if not: df_adamw_ranges then changes nothing
+ *  scale () acc  step () I32  sumsq () acc  loss () acc (optional)  max_norm () acc, above 0 (optional). */
+DF_API df_status df_clip_step(df_tensor* scale, df_tensor* step, const df_tensor* sumsq, const df_tensor* loss, const df_tensor* max_norm);
+/** df_adamw_step over parts of flat tensors in one call, the bits those of one df_adamw_step a part: part i, of count, is the elements
+ *  bounds[2i]..bounds[2i+1]-1 and has the decay weight_decays[i]; parts ascend. With rates and steps (both or neither) the numbers of the step
+ *  come from the device instead of lr and step: step number s = steps, from 1, as df_clip_step counts it, has the learning rate
+ *  rates[min(s, K) - 1], and where scale is not finite, or s < 1, nothing changes.
+ *  param m v master grad (N), contiguous, dtypes as in df_adamw_step  scale () acc (optional; 1)  rates (K) acc  steps () I32. */
+DF_API df_status df_adamw_ranges(df_tensor* param, df_tensor* m, df_tensor* v, df_tensor* master, const df_tensor* grad,
+                                 const df_tensor* scale, const df_tensor* rates, const df_tensor* steps, const int64_t* bounds,
+                                 const double* weight_decays, int count, double lr, double beta1, double beta2, double eps, int64_t step);
 /** g = scale grad + weight_decay p;  buf = momentum buf + g (g itself without buf);  p -= lr buf.   momentum_buffer acc (optional). */
 DF_API df_status df_sgd_step(df_tensor* param, df_tensor* momentum_buffer, df_tensor* master, const df_tensor* grad,
                              const df_tensor* scale, double lr, double momentum, double weight_decay);
@@ -197,6 +210,10 @@ DF_API df_status df_sgd_step(df_tensor* param, df_tensor* momentum_buffer, df_te
 DF_API df_status df_random_uniform(df_tensor* out, uint64_t seed, uint64_t offset, double lo, double hi);
 /** Box-Muller on word pairs (0,1) and (2,3) of the same blocks, in double: r = sqrt(-2 ln u0), mean + std r cos/sin(2 pi u1). */
 DF_API df_status df_random_normal(df_tensor* out, uint64_t seed, uint64_t offset, double mean, double std);
+/** The same draws with the generator's state on the device, so that a captured fill draws anew at each replay: state (4) I32 holds the words
+ *  seed, seed >> 32, offset, offset >> 32; afterwards offset has moved on by the blocks that were used, ceil(n/4). */
+DF_API df_status df_random_uniform_next(df_tensor* out, df_tensor* state, double lo, double hi);
+DF_API df_status df_random_normal_next(df_tensor* out, df_tensor* state, double mean, double std);
 
 #ifdef __cplusplus
 }

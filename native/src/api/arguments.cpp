@@ -58,6 +58,8 @@ const df_view* Arguments::add(const char* name, const df_tensor* tensor, Kind ki
     if (device_ == nullptr) device_ = tensor->device;
     if (tensor->device != device_) refuse("%s: on another device, expected that of the other tensors", name);
     check_dtype(name, tensor->view.dtype, kind);
+    if (Capture* capture = Capture::of_this_thread(device_); capture != nullptr && tensor->storage->owned)
+        device_->pool.hold(tensor->storage->memory);
     arguments_[arguments_count_++] = {name, &tensor->view, is_output};
     return &tensor->view;
 }

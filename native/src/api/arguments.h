@@ -4,6 +4,7 @@
 
 #include <initializer_list>
 
+#include "core/graph.h"
 #include "core/layout.h"
 #include "core/tensor.h"
 
@@ -43,6 +44,7 @@ public:
     int dtype() const { return dtype_; }
     df_device* device() const { return device_; }
     bool on_cpu() const;
+    const char* op() const { return op_; }
 
     /// The output may be exactly this input (in place), as well as disjoint from it.
     void may_be(const df_view* output, const df_view* input);
@@ -78,12 +80,19 @@ private:
     } pairs_[kMaxPairs];
 };
 
-/// Runs one op of the device's backend and throws when it does not come to DF_OK.
+/// Runs one op of the device's backend and throws when it does not come to DF_OK. Under capture it is recorded. check_values looks at the
+/// contents of arguments, on the CPU, before each run.
 template <class Args>
-void run(const Arguments& call, int (*df_backend_ops::*op)(df_queue*, const Args*, df_error*), const Args& args) {
+void run(const Arguments& call, Op<Args> op, const Args& args, CheckValues<Args> check_values = nullptr) {
+    df_device* device = call.device();
+    Capture* capture = Capture::of_this_thread(device);
+    if (capture != nullptr && capture->records_calls()) return capture->record(op, args, call.op(), check_values);
+    if (check_values != nullptr && call.on_cpu()) check_values(call.op(), args);
     df_error error;
     error.text[0] = 0;
-    check((call.device()->backend->ops.*op)(call.device()->queue, &args, &error), error);
+    const int status = (device->backend->ops.*op)(device->queue, &args, &error);
+    if (capture != nullptr && status != DF_OK) capture->op_failed(static_cast<df_status>(status), error.text);
+    check(status, error);
 }
 
 }  // namespace dualform

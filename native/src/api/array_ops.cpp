@@ -2,6 +2,8 @@
 #include <float.h>
 #include <math.h>
 
+#include <vector>
+
 #include "api/arguments.h"
 
 namespace {
@@ -71,11 +73,22 @@ void parameter(Arguments& call, df_optimizer_args& args, df_tensor* param, df_te
     call.scalar("scale", args.scale);
 }
 
-df_status random_fill(df_tensor* out, uint64_t seed, uint64_t offset, double a, double b, bool normal) {
+/// One row-major run of elements, as the ranges of adamw count them.
+void check_flat(const Arguments& call, const char* name, const df_view* view) {
+    if (view != nullptr && (view->rank != 1 || !is_contiguous(*view))) call.refuse("%s: expected one contiguous dimension", name);
+}
+
+/// `has_state`: seed and offset come from there.
+df_status random_fill(df_tensor* out, bool has_state, df_tensor* state, uint64_t seed, uint64_t offset, double a, double b, bool normal) {
     return guard([&] {
         Arguments call(normal ? "random-normal" : "random-uniform");
         df_random_args args = {};
         args.out = call.output("out", out);
+        if (has_state) {
+            args.state = call.output("state", state, Kind::kI32);
+            if (args.state->rank != 1 || args.state->shape[0] != 4) call.refuse("state: expected shape (4)");
+            call.check_overlap();
+        }
         check_holds(call, normal ? "mean" : "lo", a, *args.out);
         check_holds(call, normal ? "std" : "hi", b, *args.out);
         if (normal && b < 0) call.refuse("std: %g, expected at least 0", b);
@@ -291,6 +304,81 @@ df_status df_adamw_step(df_tensor* param, df_tensor* m, df_tensor* v, df_tensor*
     });
 }
 
+df_status df_clip_step(df_tensor* scale, df_tensor* step, const df_tensor* sumsq, const df_tensor* loss, const df_tensor* max_norm) {
+    return guard([&] {
+        Arguments call("clip-step");
+        df_optimizer_args args = {};
+        args.sumsq = call.input("sumsq", sumsq);
+        if (call.dtype() == DF_BF16) call.refuse("sumsq: dtype BF16, expected F32 or F64");
+        args.scale = call.output("scale", scale, Kind::kAccumulate);
+        args.steps = call.output("step", step, Kind::kI32);
+        if (loss != nullptr) args.loss = call.input("loss", loss, Kind::kAccumulate);
+        if (max_norm != nullptr) args.limit = call.input("max_norm", max_norm, Kind::kAccumulate);
+        call.scalar("sumsq", args.sumsq);
+        call.scalar("scale", args.scale);
+        call.scalar("step", args.steps);
+        call.scalar("loss", args.loss);
+        call.scalar("max_norm", args.limit);
+        call.check_overlap();
+        run(call, &df_backend_ops::clip_scale, args);
+    });
+}
+
+df_status df_adamw_ranges(df_tensor* param, df_tensor* m, df_tensor* v, df_tensor* master, const df_tensor* grad, const df_tensor* scale,
+                          const df_tensor* rates, const df_tensor* steps, const int64_t* bounds, const double* weight_decays, int count, double lr,
+                          double beta1, double beta2, double eps, int64_t step) {
+    return guard([&] {
+        Arguments call("adamw");
+        df_optimizer_args args = {};
+        parameter(call, args, param, master, grad, scale);
+        args.m = call.output("m", m, Kind::kAccumulate);
+        args.v = call.output("v", v, Kind::kAccumulate);
+        call.same_shape("m", args.m, "param", args.param);
+        call.same_shape("v", args.v, "param", args.param);
+        check_flat(call, "param", args.param);
+        check_flat(call, "m", args.m);
+        check_flat(call, "v", args.v);
+        check_flat(call, "master", args.master);
+        check_flat(call, "grad", args.grad);
+        if ((rates == nullptr) != (steps == nullptr))
+            call.refuse("%s: null, expected both rates and steps or neither", rates == nullptr ? "rates" : "steps");
+        if (rates != nullptr) {
+            args.rates = call.input("rates", rates, {"K"}, Kind::kAccumulate);
+            args.steps = call.input("steps", steps, Kind::kI32);
+            call.scalar("steps", args.steps);
+        } else {
+            check_finite(call, "lr", lr);
+            if (step < 1) call.refuse("step: %lld, expected at least 1", ll(step));
+        }
+        check_beta(call, "beta1", beta1);
+        check_beta(call, "beta2", beta2);
+        check_positive(call, "eps", eps, true);
+        if (count < 0) call.refuse("count: %d, expected at least 0", count);
+        if (count > 0 && (bounds == nullptr || weight_decays == nullptr))
+            call.refuse("%s: null, expected %d ranges", bounds == nullptr ? "bounds" : "weight_decays", count);
+        std::vector<df_range> ranges(static_cast<size_t>(count));
+        int64_t from = 0;
+        for (int i = 0; i < count; ++i) {
+            df_range& r = ranges[static_cast<size_t>(i)] = {bounds[2 * i], bounds[2 * i + 1], weight_decays[i]};
+            if (r.from < from || r.to <= r.from || r.to > args.param->shape[0])
+                call.refuse("bounds: part %d is %lld..%lld, expected ascending parts within 0..%lld", i, ll(r.from), ll(r.to),
+                            ll(args.param->shape[0]));
+            check_finite(call, "weight_decays", r.weight_decay);
+            from = r.to;
+        }
+        call.check_overlap();
+        if (count == 0) return;
+        args.lr = lr;
+        args.beta1 = beta1;
+        args.beta2 = beta2;
+        args.eps = eps;
+        args.step = step;
+        args.ranges = ranges.data();
+        args.range_count = count;
+        run(call, &df_backend_ops::adamw_step, args);
+    });
+}
+
 df_status df_sgd_step(df_tensor* param, df_tensor* momentum_buffer, df_tensor* master, const df_tensor* grad, const df_tensor* scale, double lr,
                       double momentum, double weight_decay) {
     return guard([&] {
@@ -311,10 +399,16 @@ df_status df_sgd_step(df_tensor* param, df_tensor* momentum_buffer, df_tensor* m
     });
 }
 
-df_status df_random_uniform(df_tensor* out, uint64_t seed, uint64_t offset, double lo, double hi) { return random_fill(out, seed, offset, lo, hi, false); }
+df_status df_random_uniform(df_tensor* out, uint64_t seed, uint64_t offset, double lo, double hi) { return random_fill(out, false, nullptr, seed, offset, lo, hi, false); }
 
 df_status df_random_normal(df_tensor* out, uint64_t seed, uint64_t offset, double mean, double std) {
-    return random_fill(out, seed, offset, mean, std, true);
+    return random_fill(out, false, nullptr, seed, offset, mean, std, true);
+}
+
+df_status df_random_uniform_next(df_tensor* out, df_tensor* state, double lo, double hi) { return random_fill(out, true, state, 0, 0, lo, hi, false); }
+
+df_status df_random_normal_next(df_tensor* out, df_tensor* state, double mean, double std) {
+    return random_fill(out, true, state, 0, 0, mean, std, true);
 }
 
 }  // extern "C"

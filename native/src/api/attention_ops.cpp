@@ -37,31 +37,29 @@ void check_scale(const Arguments& call, double scale) {
     if (!isfinite(scale)) call.refuse("scale: %g, expected a finite number", scale);
 }
 
-/// Values in device memory are not read back: on CUDA the kernels clamp lengths and the caller answers for eta and decay.
-void check_lengths(const Arguments& call, const df_view* lengths) {
-    if (lengths == nullptr || !call.on_cpu()) return;
-    const int64_t s = call.dim("S");
-    for (int64_t b = 0; b < lengths->shape[0]; ++b) {
-        const int32_t n = static_cast<const int32_t*>(lengths->data)[b];
-        if (n < 0 || n > s) call.refuse("lengths[%lld]: %d, expected 0..S=%lld", static_cast<long long>(b), n, static_cast<long long>(s));
+// Values in device memory are not read back: on CUDA the kernels clamp lengths and the caller answers for eta and decay. On the CPU they are
+// looked at when the op runs, which under capture is at each replay.
+
+/// Which of eta and decay must be below 1.
+void check_factors(const char* op, const char* name, const df_view* factors, bool one_allowed) {
+    for (int64_t h = 0; factors != nullptr && h < factors->shape[0]; ++h) {
+        const double x = element(factors, h);
+        if (!(x >= 0 && (one_allowed ? x <= 1 : x < 1)))
+            raise(DF_INVALID_ARGUMENT, "%s: %s[%lld]: %g, expected 0 <= %s %s 1", op, name, static_cast<long long>(h), x, name, one_allowed ? "<=" : "<");
     }
 }
 
-void check_eta(const Arguments& call, const df_view* eta) {
-    if (!call.on_cpu()) return;
-    for (int64_t h = 0; h < eta->shape[0]; ++h) {
-        const double e = element(eta, h);
-        if (!(e >= 0 && e < 1)) call.refuse("eta[%lld]: %g, expected 0 <= eta < 1", static_cast<long long>(h), e);
+void check_attention_values(const char* op, const df_attention_args& args) {
+    const int64_t s = args.k->shape[1];
+    for (int64_t b = 0; args.lengths != nullptr && b < args.lengths->shape[0]; ++b) {
+        const int32_t n = static_cast<const int32_t*>(args.lengths->data)[b];
+        if (n < 0 || n > s)
+            raise(DF_INVALID_ARGUMENT, "%s: lengths[%lld]: %d, expected 0..S=%lld", op, static_cast<long long>(b), n, static_cast<long long>(s));
     }
+    check_factors(op, "eta", args.eta, false);
 }
 
-void check_decay(const Arguments& call, const df_view* decay) {
-    if (decay == nullptr || !call.on_cpu()) return;
-    for (int64_t h = 0; h < decay->shape[0]; ++h) {
-        const double d = element(decay, h);
-        if (!(d >= 0 && d <= 1)) call.refuse("decay[%lld]: %g, expected 0 <= decay <= 1", static_cast<long long>(h), d);
-    }
-}
+void check_linear_attention_values(const char* op, const df_linear_attention_args& args) { check_factors(op, "decay", args.decay, true); }
 
 void queries_and_keys(Arguments& call, df_attention_args& args, const df_tensor* q, const df_tensor* k, const df_tensor* v, const df_tensor* lengths) {
     args.q = call.input("q", q, {"B", "T", "NH", "HS"});
@@ -69,7 +67,6 @@ void queries_and_keys(Arguments& call, df_attention_args& args, const df_tensor*
     args.v = call.input("v", v, {"B", "S", "NKV", "HS"});
     args.lengths = call.input_if("lengths", lengths, {"B"}, Kind::kI32);
     check_heads(call);
-    check_lengths(call, args.lengths);
 }
 
 void gradients_of_queries_and_keys(Arguments& call, df_attention_args& args, df_tensor* dq, df_tensor* dk, df_tensor* dv, const df_tensor* dout,
@@ -118,7 +115,7 @@ df_status df_attention_forward(df_tensor* out, df_tensor* lse, const df_tensor* 
         call.check_overlap();
         args.scale = scale;
         args.causal = causal != 0;
-        run(call, &df_backend_ops::attention_forward, args);
+        run(call, &df_backend_ops::attention_forward, args, check_attention_values);
     });
 }
 
@@ -134,7 +131,7 @@ df_status df_attention_backward(df_tensor* dq, df_tensor* dk, df_tensor* dv, con
         call.check_overlap();
         args.scale = scale;
         args.causal = causal != 0;
-        run(call, &df_backend_ops::attention_backward, args);
+        run(call, &df_backend_ops::attention_backward, args, check_attention_values);
     });
 }
 
@@ -145,7 +142,6 @@ df_status df_momentum_attention_forward(df_tensor* out, df_tensor* attn, df_tens
         df_attention_args args = {};
         queries_and_keys(call, args, q, k, v, lengths);
         args.eta = call.input("eta", eta, {"NH"}, Kind::kCallOrAccumulate);
-        check_eta(call, args.eta);
         args.state_in = call.input_if("state_in", state_in, {"B", "NH", "HS"}, Kind::kAccumulate);
         if (args.state_in != nullptr && call.dim("T") > call.dim("S"))
             call.refuse("state_in: given with T=%lld queries and S=%lld keys, expected T <= S", static_cast<long long>(call.dim("T")), static_cast<long long>(call.dim("S")));
@@ -157,7 +153,7 @@ df_status df_momentum_attention_forward(df_tensor* out, df_tensor* attn, df_tens
         call.check_overlap();
         args.scale = scale;
         args.causal = 1;
-        run(call, &df_backend_ops::attention_forward, args);
+        run(call, &df_backend_ops::attention_forward, args, check_attention_values);
     });
 }
 
@@ -171,7 +167,6 @@ df_status df_momentum_attention_backward(df_tensor* dq, df_tensor* dk, df_tensor
         gradients_of_queries_and_keys(call, args, dq, dk, dv, dout, lse);
         args.attn = call.input("attn", attn, {"B", "T", "NH", "HS"});
         args.eta = call.input("eta", eta, {"NH"}, Kind::kCallOrAccumulate);
-        check_eta(call, args.eta);
         args.deta = call.output_if("deta", deta, {"NH"}, Kind::kCallOrAccumulate);
         if (args.deta != nullptr && args.deta->dtype != args.eta->dtype)
             call.refuse("deta: dtype %s, expected %s (that of eta)", dtype_name(args.deta->dtype), dtype_name(args.eta->dtype));
@@ -180,7 +175,7 @@ df_status df_momentum_attention_backward(df_tensor* dq, df_tensor* dk, df_tensor
         args.scale = scale;
         args.causal = 1;
         args.accumulate = accumulate_deta != 0;
-        run(call, &df_backend_ops::attention_backward, args);
+        run(call, &df_backend_ops::attention_backward, args, check_attention_values);
     });
 }
 
@@ -254,12 +249,11 @@ df_status df_linear_attention_forward(df_tensor* out, df_tensor* state_out, cons
         args.v = call.input("v", v, {"B", "T", "NH", "HS"});
         check_head_size(call);
         args.decay = call.input_if("decay", decay, {"NH"}, Kind::kCallOrAccumulate);
-        check_decay(call, args.decay);
         args.state_in = call.input_if("state_in", state_in, {"B", "NH", "HS", "HS"}, Kind::kCallOrAccumulate);
         args.out = call.output("out", out, {"B", "T", "NH", "HS"});
         args.state_out = call.output_if("state_out", state_out, {"B", "NH", "HS", "HS"}, Kind::kAccumulate);
         call.check_overlap();
-        run(call, &df_backend_ops::linear_attention_forward, args);
+        run(call, &df_backend_ops::linear_attention_forward, args, check_linear_attention_values);
     });
 }
 
@@ -274,7 +268,6 @@ df_status df_linear_attention_backward(df_tensor* dq, df_tensor* dk, df_tensor* 
         args.v = call.input("v", v, {"B", "T", "NH", "HS"});
         check_head_size(call);
         args.decay = call.input_if("decay", decay, {"NH"}, Kind::kCallOrAccumulate);
-        check_decay(call, args.decay);
         args.state_in = call.input_if("state_in", state_in, {"B", "NH", "HS", "HS"}, Kind::kCallOrAccumulate);
         args.dout = call.input("dout", dout, {"B", "T", "NH", "HS"});
         args.dstate_out = call.input_if("dstate_out", dstate_out, {"B", "NH", "HS", "HS"}, Kind::kCallOrAccumulate);
@@ -291,7 +284,7 @@ df_status df_linear_attention_backward(df_tensor* dq, df_tensor* dk, df_tensor* 
             call.refuse("dstate_in: dtype %s, expected %s (that of state_in)", dtype_name(args.dstate_in->dtype), dtype_name(args.state_in->dtype));
         call.check_overlap();
         args.accumulate = accumulate_ddecay != 0;
-        run(call, &df_backend_ops::linear_attention_backward, args);
+        run(call, &df_backend_ops::linear_attention_backward, args, check_linear_attention_values);
     });
 }
 

@@ -4,7 +4,7 @@
 
 #include <memory>
 
-#include "core/device.h"
+#include "core/graph.h"
 
 namespace {
 
@@ -25,8 +25,12 @@ void require_text(const char* text, size_t n) {
 }
 
 void* allocate_scratch(void* context, size_t bytes) {
+    auto* device = static_cast<df_device*>(context);
     try {
-        return static_cast<df_device*>(context)->pool.allocate(bytes);
+        return device->pool.allocate(bytes);
+    } catch (const Error& e) {
+        if (dualform::Capture* capture = device->capture.load()) capture->scratch_refused(e);
+        return nullptr;
     } catch (...) {
         return nullptr;
     }
@@ -87,6 +91,10 @@ df_status df_device_close(df_device* device) {
         const int64_t live = device->live_tensors.load();
         if (live != 0)
             raise(DF_INVALID_STATE, "device: %lld tensor%s of it still open, close them first", static_cast<long long>(live), live == 1 ? "" : "s");
+        const int64_t graphs = device->live_graphs.load();
+        if (graphs != 0)
+            raise(DF_INVALID_STATE, "device: %lld graph%s of it still open, close them first", static_cast<long long>(graphs), graphs == 1 ? "" : "s");
+        dualform::refuse_under_capture(device, "closing the device");
         device->pool.trim();
         device->backend->close(device->queue);
         delete device;
@@ -109,6 +117,7 @@ df_status df_device_peak_gflops(df_device* device, df_dtype dtype, double* gflop
         require(device);
         if (gflops == nullptr) raise(DF_INVALID_ARGUMENT, "gflops: null");
         *gflops = 0;
+        dualform::refuse_under_capture(device, "measuring the device");
         if (dtype != DF_F32 && dtype != DF_BF16 && dtype != DF_F64)
             raise(DF_INVALID_ARGUMENT, "dtype: %d, expected F32, BF16 or F64", static_cast<int>(dtype));
         df_error error = {};
@@ -137,6 +146,7 @@ df_status df_device_stop_timer(df_device* device, double* seconds) {
 df_status df_device_synchronize(df_device* device) {
     return guard([&] {
         require(device);
+        dualform::refuse_under_capture(device, "waiting for the device");
         df_error error = {};
         check(device->backend->synchronize(device->queue, &error), error);
     });
@@ -146,6 +156,7 @@ int64_t df_device_stat(const df_device* device, df_stat which) {
     if (device == nullptr) return -1;
     switch (which) {
         case DF_STAT_LIVE_TENSORS: return device->live_tensors.load();
+        case DF_STAT_LIVE_GRAPHS: return device->live_graphs.load();
         case DF_STAT_THREADS: return device->backend->threads(device->queue);
         default: return device->pool.stat(which);
     }
@@ -158,6 +169,7 @@ void df_device_reset_peak(df_device* device) {
 df_status df_device_trim(df_device* device) {
     return guard([&] {
         require(device);
+        dualform::refuse_under_capture(device, "giving memory back");
         df_error error = {};
         check(device->backend->synchronize(device->queue, &error), error);
         device->pool.trim();
@@ -167,6 +179,7 @@ df_status df_device_trim(df_device* device) {
 df_status df_device_set_stream(df_device* device, void* stream) {
     return guard([&] {
         require(device);
+        dualform::refuse_under_capture(device, "another stream");
         df_error error = {};
         check(device->backend->set_stream(device->queue, stream, &error), error);
     });

@@ -5,6 +5,7 @@
 #include <new>
 #include <vector>
 
+#include "core/graph.h"
 #include "core/layout.h"
 #include "core/tensor.h"
 
@@ -66,6 +67,7 @@ private:
 void write_raw(df_tensor* tensor, const void* values) {
     const size_t bytes = static_cast<size_t>(tensor->numel) * element_size(tensor->view.dtype);
     df_device* device = tensor->device;
+    refuse_under_capture(device, "writing a tensor from the host");
     df_error error = {};
     if (is_contiguous(tensor->view)) {
         check(device->backend->write(device->queue, tensor->view.data, values, bytes, &error), error);
@@ -79,6 +81,7 @@ void write_raw(df_tensor* tensor, const void* values) {
 void read_raw(const df_tensor* tensor, void* values) {
     const size_t bytes = static_cast<size_t>(tensor->numel) * element_size(tensor->view.dtype);
     df_device* device = tensor->device;
+    refuse_under_capture(device, "reading a tensor back to the host");
     df_error error = {};
     if (is_contiguous(tensor->view)) {
         check(device->backend->read(device->queue, values, tensor->view.data, bytes, &error), error);
@@ -189,7 +192,7 @@ df_status df_tensor_create(df_device* device, df_dtype dtype, int rank, const in
         storage->device = device;
         storage->bytes = static_cast<size_t>(n) * element_size(dtype);
         storage->owned = true;
-        storage->memory = static_cast<char*>(device->pool.allocate(storage->bytes));
+        storage->memory = static_cast<char*>(allocate(device, storage->bytes));
         storage.release();
         tensor->view.data = tensor->storage->memory;
         tensor->numel = n;

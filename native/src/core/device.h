@@ -6,6 +6,10 @@
 #include "core/error.h"
 #include "core/pool.h"
 
+namespace dualform {
+class Capture;
+}
+
 struct df_device {
     df_device(const df_backend* b, size_t align) : backend(b), pool(b, align) {}
 
@@ -13,7 +17,8 @@ struct df_device {
     df_queue* queue = nullptr;
     dualform::Pool pool;
     df_host host = {};
-    std::atomic<int64_t> live_tensors{0};
+    std::atomic<int64_t> live_tensors{0}, live_graphs{0};
+    std::atomic<dualform::Capture*> capture{nullptr};  // of the graph that is being captured
 };
 
 namespace dualform {

@@ -264,6 +264,7 @@ const df_backend kBackend = {
     sizeof(df_backend), DF_BACKEND_ABI, "cpu", DF_BUILD_ID, device_count, describe, set_option, open, close, describe_queue,
     start_timer, stop_timer,
     [](df_queue* queue) -> int { return queue->pool.threads(); }, peak, synchronize, set_stream, allocate, deallocate, copy_bytes, copy_bytes,
+    nullptr, nullptr, nullptr, nullptr, /* the core records calls */
     {DF_CPU_KERNELS(DF_FORWARD)}};
 
 }  // namespace

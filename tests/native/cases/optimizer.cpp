@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 
 #include "case.h"
@@ -148,9 +149,104 @@ private:
     double momentum_ = 0;
 };
 
+/// AdamW over parts of flat tensors, with the numbers of the step from the host or the device.
+class AdamwRangesCase : public StepCase {
+public:
+    void draw(Draw& d) override {
+        dtype = d.dtype;
+        const int acc = accumulation_dtype(dtype);
+        const int64_t N = d.flag("wide", 0.3) ? d.one_of("N", {4096, 8191, 12289}) : d.dim("N");
+        // Parts of any size, some next to one another, more than one launch takes now and then.
+        const int64_t longest = d.flag("many", 0.2) ? 3 : N;
+        for (int64_t at = d.random.below(3); at < N;) {
+            const int64_t to = std::min(N, at + 1 + d.random.below(longest));
+            bounds_.insert(bounds_.end(), {at, to});
+            decays_.push_back(d.random.chance(0.5) ? d.random.uniform(0, 0.2) : 0);
+            at = to + (d.random.chance(0.5) ? 0 : d.random.below(9));
+        }
+        const Distribution values = d.plain(), square = [](Random& r) { return r.uniform(0, 1); };
+        const bool master = d.flag("master", 0.3);
+        input("param", {N}, values).role = Role::kUpdated;
+        input("m", {N}, values, acc).role = Role::kUpdated;
+        input("v", {N}, square, acc).role = Role::kUpdated;
+        if (master) input("master", {N}, values, acc).role = Role::kUpdated;
+        input("grad", {N}, d.plain(), d.either("grad_acc"));
+        if (d.flag("scale")) input("scale", {}, [](Random& r) { return r.uniform(0.1, 1); }, acc);
+        step_ = d.one_of("step", {1, 2, 10, 1000});
+        lr_ = d.random.uniform(1e-4, 1e-1);
+        if (!d.flag("device")) return;
+        input("rates", {d.dim("K", 12)}, [](Random& r) { return r.uniform(1e-4, 1e-1); }, acc);
+        const double step = static_cast<double>(step_);
+        input("steps", {}, [step](Random&) { return step; }, DF_I32);
+    }
+    df_status forward(const Handles& t) override {
+        return df_adamw_ranges(t("param"), t("m"), t("v"), t("master"), t("grad"), t("scale"), t("rates"), t("steps"), bounds_.data(),
+                               decays_.data(), static_cast<int>(decays_.size()), lr_, 0.9, 0.95, 1e-8, step_);
+    }
+    void expect(Values& values, bool exact) const override {
+        in_arithmetic(dtype, exact, [&](auto a) {
+            using A = typename decltype(a)::Type;
+            auto p = numbers<A>(values[find("master") ? "master" : "param"]), m = numbers<A>(values["m"]), v = numbers<A>(values["v"]);
+            const auto grad = numbers<A>(values["grad"]), rates = numbers<A>(values, *this, "rates");
+            const std::vector<double> before = values["param"];
+            const A scale = find("scale") ? static_cast<A>(values["scale"][0]) : A(1), b1 = static_cast<A>(0.9), b2 = static_cast<A>(0.95);
+            const A m_hat = static_cast<A>(1 - std::pow(0.9, static_cast<double>(step_))),
+                    v_hat = static_cast<A>(1 - std::pow(0.95, static_cast<double>(step_)));
+            const A lr = rates.empty() ? static_cast<A>(lr_) : rates[std::min(static_cast<size_t>(step_), rates.size()) - 1];
+            for (size_t part = 0; part < decays_.size(); ++part)
+                for (size_t i = static_cast<size_t>(bounds_[2 * part]); i < static_cast<size_t>(bounds_[2 * part + 1]); ++i) {
+                    const A g = scale * grad[i];
+                    m[i] = b1 * m[i] + (1 - b1) * g;
+                    v[i] = b2 * v[i] + (1 - b2) * g * g;
+                    p[i] -= lr * (static_cast<A>(decays_[part]) * p[i] + m[i] / m_hat / (std::sqrt(v[i] / v_hat) + static_cast<A>(1e-8)));
+                }
+            replace(values, "m", m, exact);
+            replace(values, "v", v, exact);
+            replace(values, "master", p, exact);
+            replace(values, "param", p, exact);
+            // Outside the parts the value is none of the master copy's.
+            std::vector<char> inside(p.size(), 0);
+            for (size_t part = 0; part < decays_.size(); ++part)
+                for (int64_t i = bounds_[2 * part]; i < bounds_[2 * part + 1]; ++i) inside[static_cast<size_t>(i)] = 1;
+            for (size_t i = 0; i < p.size(); ++i)
+                if (!inside[i]) values["param"][i] = before[i];
+        });
+    }
+
+private:
+    std::vector<int64_t> bounds_;
+    std::vector<double> decays_;
+    int64_t step_ = 1;
+};
+
+/// Of finite numbers; what is not finite is the graph check's.
+class ClipStepCase : public Case {
+public:
+    void draw(Draw& d) override {
+        dtype = accumulation_dtype(d.dtype);
+        input("sumsq", d.flag("scalar") ? Shape{} : Shape{1}, [](Random& r) { return r.chance(0.1) ? 0 : r.uniform(0, 10); });
+        if (d.flag("loss")) input("loss", {}, [](Random& r) { return r.normal(); });
+        if (d.flag("limited", 0.8)) input("max_norm", {1}, [](Random& r) { return r.uniform(0.1, 5); });
+        input("step", {}, [](Random& r) { return static_cast<double>(r.below(100)); }, DF_I32).role = Role::kUpdated;
+        output("scale", {});
+    }
+    df_status forward(const Handles& t) override { return df_clip_step(t("scale"), t("step"), t("sumsq"), t("loss"), t("max_norm")); }
+    void expect(Values& v, bool exact) const override {
+        in_arithmetic(dtype, exact, [&](auto a) {
+            using A = typename decltype(a)::Type;
+            A scale = 1;
+            if (find("max_norm")) scale = static_cast<A>(v["max_norm"][0]) / (std::sqrt(static_cast<A>(v["sumsq"][0])) + static_cast<A>(1e-6));
+            put(v, "scale", a, std::vector<A>{std::min(A(1), scale)}, exact);
+        });
+        v["step"][0] += 1;
+    }
+};
+
 const Registration squared_norm_case("squared_norm", [] { return std::unique_ptr<Case>(new SquaredNormCase); });
 const Registration clip_scale_case("clip_scale", [] { return std::unique_ptr<Case>(new ClipScaleCase); });
 const Registration adamw_case("adamw_step", [] { return std::unique_ptr<Case>(new AdamwCase); });
+const Registration adamw_ranges_case("adamw_ranges", [] { return std::unique_ptr<Case>(new AdamwRangesCase); });
+const Registration clip_step_case("clip_step", [] { return std::unique_ptr<Case>(new ClipStepCase); });
 const Registration sgd_case("sgd_step", [] { return std::unique_ptr<Case>(new SgdCase); });
 
 }  // namespace

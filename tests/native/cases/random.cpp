@@ -22,7 +22,7 @@ uint32_t philox_word(uint64_t key, uint64_t counter, int word) {
 
 class RandomCase : public Case {
 public:
-    explicit RandomCase(bool normal) : normal_(normal) {}
+    RandomCase(bool normal, bool next) : normal_(normal), next_(next) {}
     void draw(Draw& d) override {
         dtype = d.dtype;
         seed_ = d.random.bits();
@@ -30,8 +30,15 @@ public:
         low_ = d.flag("standard") ? 0 : d.random.uniform(-3, 3);
         width_ = d.random.uniform(0.1, 3);
         output("out", {d.dim("M", 17), d.dim("d0", 5), d.flag("wide", 0.1) ? 8191 : d.dim("N")});
+        if (!next_) return;
+        std::vector<double> words = state(offset_);
+        size_t at = 0;
+        input("state", {4}, [words, at](Random&) mutable { return words[at++ % 4]; }, DF_I32).role = Role::kUpdated;
     }
     df_status forward(const Handles& t) override {
+        if (next_)
+            return normal_ ? df_random_normal_next(t("out"), t("state"), low_, width_)
+                           : df_random_uniform_next(t("out"), t("state"), low_, low_ + width_);
         return normal_ ? df_random_normal(t("out"), seed_, offset_, low_, width_)
                        : df_random_uniform(t("out"), seed_, offset_, low_, low_ + width_);
     }
@@ -50,16 +57,28 @@ public:
             }
         }
         put(v, "out", Arithmetic<double>{}, out, exact);
+        if (next_) v["state"] = state(offset_ + static_cast<uint64_t>((n + 3) / 4));
     }
 
 private:
-    const bool normal_;
+    /// The words of a generator's state as 32-bit integers.
+    std::vector<double> state(uint64_t offset) const {
+        std::vector<double> words;
+        for (const uint64_t word : {seed_, seed_ >> 32, offset, offset >> 32})
+            words.push_back(static_cast<double>(static_cast<int32_t>(static_cast<uint32_t>(word))));
+        return words;
+    }
+
+    const bool normal_, next_;
     uint64_t seed_ = 0, offset_ = 0;
     double low_ = 0, width_ = 0;
 };
 
-const Registration uniform_case("random_uniform", [] { return std::unique_ptr<Case>(new RandomCase(false)); });
-const Registration normal_case("random_normal", [] { return std::unique_ptr<Case>(new RandomCase(true)); });
+const Registration uniform_case("random_uniform", [] { return std::unique_ptr<Case>(new RandomCase(false, false)); });
+const Registration normal_case("random_normal", [] { return std::unique_ptr<Case>(new RandomCase(true, false)); });
+
+const Registration uniform_next_case("random_uniform_next", [] { return std::unique_ptr<Case>(new RandomCase(false, true)); });
+const Registration normal_next_case("random_normal_next", [] { return std::unique_ptr<Case>(new RandomCase(true, true)); });
 
 }  // namespace
 }  // namespace dualform::test

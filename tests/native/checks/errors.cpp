@@ -53,7 +53,7 @@ void every_argument(const Options& options, Report& report, df_device* device, d
                 };
                 const bool any_dtype = name == "fill" || name == "copy" || name == "binary";  // these serve I32 too
                 if (!any_dtype) refused("of another dtype", null_dtype);
-                const bool any_rank = name == "fill" || name == "binary" || name == "random_uniform" || name == "random_normal" ||
+                const bool any_rank = name == "fill" || name == "binary" || (name.rfind("random_", 0) == 0 && t.name == "out") ||
                                       name == "squared_norm" || (name == "copy" && t.name == "out") || name == "affine" || name == "unary";
                 if (!any_rank && !(name == "bias_backward" && t.name == "dout") && !(name == "clip_scale"))
                     refused("of another rank", null_rank);

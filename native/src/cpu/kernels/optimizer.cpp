@@ -62,6 +62,42 @@ void adamw(df_queue* queue, const df_optimizer_args* args) {
     });
 }
 
+/// The elements of a range, as tensors of their own.
+struct Part {
+    df_view views[5];
+    df_optimizer_args args;
+
+    Part(const df_optimizer_args& whole, const df_range& range) : args(whole) {
+        const df_view** members[5] = {&args.param, &args.m, &args.v, &args.master, &args.grad};
+        for (int i = 0; i < 5; ++i) {
+            if (*members[i] == nullptr) continue;
+            views[i] = **members[i];
+            const int64_t size = views[i].dtype == DF_F64 ? 8 : views[i].dtype == DF_BF16 ? 2 : 4;
+            views[i].data = static_cast<char*>(views[i].data) + range.from * size;
+            views[i].shape[0] = range.to - range.from;
+            *members[i] = &views[i];
+        }
+        args.weight_decay = range.weight_decay;
+    }
+};
+
+template <class A>
+void adamw_ranges(df_queue* queue, const df_optimizer_args* args) {
+    if (args->ranges == nullptr) return adamw<A>(queue, args);
+    df_optimizer_args whole = *args;
+    if (args->steps != nullptr) {
+        const int32_t step = *data<const int32_t>(args->steps);
+        const double scale = args->scale != nullptr ? read_scalar(args->scale) : 1;
+        if (step < 1 || scale - scale != 0) return;
+        whole.step = step;
+        whole.lr = read_scalar(args->rates, smaller<int64_t>(step, args->rates->shape[0]) - 1);
+    }
+    for (int i = 0; i < args->range_count; ++i) {
+        const Part part(whole, args->ranges[i]);
+        adamw<A>(queue, &part.args);
+    }
+}
+
 template <class A>
 void sgd(df_queue* queue, const df_optimizer_args* args) {
     const A scale = args->scale != nullptr ? A(read_scalar(args->scale)) : A(1);
@@ -113,13 +149,24 @@ int squared_norm(df_queue* queue, const df_optimizer_args* args, df_error* error
 int clip_scale(df_queue*, const df_optimizer_args* args, df_error*) {
     const double sumsq = read_scalar(args->sumsq), scale = args->max_norm / (__builtin_sqrt(sumsq) + 1e-6);
     const bool finite = sumsq - sumsq == 0;
-    write_scalar(args->scale, 0, !finite ? sumsq : (scale < 1 ? scale : 1));
+    if (args->steps == nullptr) {
+        write_scalar(args->scale, 0, !finite ? sumsq : (scale < 1 ? scale : 1));
+        return DF_OK;
+    }
+    const double loss = args->loss != nullptr ? read_scalar(args->loss) : 0;
+    if (!finite || loss - loss != 0) {
+        write_scalar(args->scale, 0, __builtin_nan(""));
+        return DF_OK;
+    }
+    const double limited = args->limit != nullptr ? read_scalar(args->limit) / (__builtin_sqrt(sumsq) + 1e-6) : 1;
+    write_scalar(args->scale, 0, limited < 1 ? limited : 1);
+    ++*data<int32_t>(args->steps);
     return DF_OK;
 }
 
 int adamw_step(df_queue* queue, const df_optimizer_args* args, df_error*) {
-    if (args->param->dtype == DF_F64) adamw<double>(queue, args);
-    else adamw<float>(queue, args);
+    if (args->param->dtype == DF_F64) adamw_ranges<double>(queue, args);
+    else adamw_ranges<float>(queue, args);
     return DF_OK;
 }
 

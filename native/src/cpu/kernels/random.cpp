@@ -15,19 +15,26 @@ double unit(uint32_t word) { return (double(word) + 0.5) * 0x1p-32; }
 /// draw(units, n) turns n uniform numbers in (0, 1), whole blocks, into the wanted distribution in place.
 template <class F>
 void fill_with(df_queue* queue, const df_random_args* args, int64_t cost, F&& draw) {
+    uint32_t* state = args->state != nullptr ? data<uint32_t>(args->state) : nullptr;
+    const uint64_t seed = state == nullptr ? args->seed : state[0] | uint64_t(state[1]) << 32;
+    const uint64_t start = state == nullptr ? args->offset : state[2] | uint64_t(state[3]) << 32;
     const Space<1> space(args->out, {args->out});
     for_pieces(queue, space.pieces(), cost * space.size(), [&](int64_t piece, int) {
         space.tiles(piece, [&](const int64_t* offset, int64_t index, int n) {
             alignas(64) double values[4 * kBlocks];
             const int64_t first = index / 4, blocks = (index + n - 1) / 4 - first + 1;
             for (int64_t b = 0; b < blocks; ++b) {
-                const PhiloxBlock block = philox(args->offset + uint64_t(first + b), 0, args->seed);
+                const PhiloxBlock block = philox(start + uint64_t(first + b), 0, seed);
                 for (int w = 0; w < 4; ++w) values[4 * b + w] = unit(block.word[w]);
             }
             draw(values, int(4 * blocks));
             write_tile<double>(args->out, offset[0], space.inner_stride[0], values + index % 4, n);
         });
     });
+    if (state == nullptr) return;
+    const uint64_t next = start + uint64_t(ceil_div(space.size(), 4));
+    state[2] = uint32_t(next);
+    state[3] = uint32_t(next >> 32);
 }
 
 /// The next value of the dtype below x, for rounding that must not reach a bound.

@@ -28,6 +28,7 @@ import org.dualform.Device;
 import org.dualform.DualForm;
 import org.dualform.Dualform;
 import org.dualform.Gelu;
+import org.dualform.Graph;
 import org.dualform.Ops;
 import org.dualform.Reduction;
 import org.dualform.Tensor;
@@ -225,9 +226,14 @@ final class ValidCalls implements AutoCloseable {
         op("squaredNorm", "sumsq: x:3,4", false);
         op("clipScale", "scale: sumsq:", 1.0);
         op("adamwStep", "param:3,4 m:3,4 v:3,4 ?master:3,4 grad:3,4 ?scale:", 0.1, 0.9, 0.99, 1e-8, 0.01, 1L);
+        op("clipStep", "scale: step:i sumsq: ?loss: ?maxNorm:");
+        op("adamwRanges", "param:12 m:12 v:12 ?master:12 grad:12 ?scale: ?rates:3 ?steps:i", new long[] {0, 5, 6, 12}, new double[] {0.1, 0},
+                0.1, 0.9, 0.99, 1e-8, 1L);
         op("sgdStep", "param:3,4 ?buffer:3,4 ?master:3,4 grad:3,4 ?scale:", 0.1, 0.9, 0.01);
         op("randomUniform", "out:3,4", 1L, 0L, 0.0, 1.0);
         op("randomNormal", "out:3,4", 1L, 0L, 0.0, 1.0);
+        op("randomUniformNext", "out:3,4 state:i4", 0.0, 1.0);
+        op("randomNormalNext", "out:3,4 state:i4", 0.0, 1.0);
     }
 
     private void addTape() {
@@ -322,6 +328,11 @@ final class ValidCalls implements AutoCloseable {
         }
         on(Device.class, "peakGflops", fresh, DType.F32);
         on(Device.class, "useStream", fresh, 0L);
+        on(Device.class, "capture", fresh, (Runnable) () -> {});
+        Supplier<Object> graph = () -> keep(device.capture(() -> {}));
+        for (String name : List.of("replay", "isClosed", "close")) {
+            on(Graph.class, name, graph);
+        }
         add(Device.class, "wrap", fresh, on -> new Object[] {tensor(DType.F32, 4).address(), 16L, DType.F32, new long[] {4}}, Set.of());
     }
 

@@ -7,6 +7,7 @@ import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.atomic.AtomicBoolean;
 import org.bytedeco.javacpp.Pointer;
 import org.dualform.internal.df_device;
+import org.dualform.internal.df_graph;
 import org.dualform.internal.df_tensor;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -15,7 +16,7 @@ import org.slf4j.LoggerFactory;
  * A place where tensors live and ops run: the CPU, or one CUDA device. It owns a memory pool; closing it gives everything back.
  *
  * <p>Threading: safe to use from several threads; ops on one device from several threads run to completion each on its own.
- * {@link #close()} is idempotent and refuses while tensors of the device live. After it every method but {@link #isClosed()},
+ * {@link #close()} is idempotent and refuses while tensors or graphs of the device live. After it every method but {@link #isClosed()},
  * {@link #backend()} and {@link #toString()} throws {@link IllegalStateException}.
  */
 public final class Device implements AutoCloseable {
@@ -299,6 +300,44 @@ public final class Device implements AutoCloseable {
     }
 
     /**
+     * Records a step as a graph, to be replayed without its Java code: on CUDA one launch instead of hundreds. The step runs once here, but
+     * its ops are only recorded: what they compute is there after the first {@link Graph#replay()}. Numbers that change from step to step
+     * belong on the device: {@link org.dualform.optim.StepControl} counts steps, holds the learning rates, clips and skips;
+     * {@link Ops#randomNormalNext} draws anew at each replay.
+     *
+     * <p>The same rules hold on every backend, so a step that can be captured on the CPU can be on CUDA. Memory comes from the pool alone:
+     * run the step once uncaptured, and close or keep what it made, before it is captured. Nothing passes between host and device and
+     * nothing waits: no read, no write, no {@code item()}. No other thread uses the device meanwhile. Tensors from
+     * {@link #wrap} are the caller's to keep as long as the graph lives.
+     *
+     * @param step what is recorded, on this thread; tensors it makes may be closed in it or later
+     * @return the graph, to be closed by the caller before the device
+     * @throws IllegalStateException if the step breaks one of the rules, with a sentence that says which; a graph is being captured already;
+     *     or the device is closed. Nothing is captured then, and the device is as usable as before
+     */
+    public Graph capture(Runnable step) {
+        Arguments.notNull(step, "step");
+        handle.acquire("device");
+        try {
+            NativeStatus.check(df_device_capture_begin(handle.pointer));
+            boolean recorded = false;
+            try {
+                step.run();
+                recorded = true;
+            } finally {
+                if (!recorded) {
+                    df_device_capture_abandon(handle.pointer); // what the step threw says why
+                }
+            }
+            df_graph out = new df_graph();
+            NativeStatus.check(df_device_capture_end(handle.pointer, out));
+            return new Graph(out, handle);
+        } finally {
+            handle.release();
+        }
+    }
+
+    /**
      * A tensor over memory of the caller, who keeps it alive until the tensor is closed and the device is synchronised. dualform
      * cannot check that the memory exists: a wrong address crashes the process.
      *
@@ -354,7 +393,7 @@ public final class Device implements AutoCloseable {
     /**
      * Closes the device and gives its memory back. Closing a closed device does nothing. Calls in flight on other threads end first.
      *
-     * @throws IllegalStateException if tensors of the device live; nothing changes then
+     * @throws IllegalStateException if tensors or graphs of the device live; nothing changes then
      */
     @Override
     public void close() {

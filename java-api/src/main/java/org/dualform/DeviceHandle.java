@@ -4,7 +4,7 @@ import static org.dualform.internal.global.DualformNative.*;
 
 import org.dualform.internal.df_device;
 
-/** A native device. One that was given up while tensors live is closed with the last of them. */
+/** A native device. One that was given up while tensors or graphs live is closed with the last of them. */
 final class DeviceHandle extends NativeHandle {
     final df_device pointer;
     private volatile boolean givenUp;
@@ -14,7 +14,7 @@ final class DeviceHandle extends NativeHandle {
         this.pointer = pointer;
     }
 
-    /** Refuses while tensors live. */
+    /** Refuses while tensors or graphs live. */
     @Override
     void close() {
         if (!acquire()) {
@@ -25,6 +25,11 @@ final class DeviceHandle extends NativeHandle {
             if (live > 0) {
                 throw new IllegalStateException("device: " + live + (live == 1 ? " tensor" : " tensors")
                         + " of it not closed, expected none (close tensors and tapes before their device)");
+            }
+            long graphs = df_device_stat(pointer, DF_STAT_LIVE_GRAPHS);
+            if (graphs > 0) {
+                throw new IllegalStateException("device: " + graphs + (graphs == 1 ? " graph" : " graphs")
+                        + " of it not closed, expected none (close graphs before their device)");
             }
             markClosed();
         } finally {
@@ -38,7 +43,7 @@ final class DeviceHandle extends NativeHandle {
         closeNative();
     }
 
-    void tensorDestroyed() {
+    void partDestroyed() {
         if (givenUp) {
             closeNative();
         }

@@ -787,6 +787,30 @@ public final class Ops {
     }
 
     /**
+     * The decision over a step, taken on the device, so that a {@link Device#capture captured} step needs no host.
+     *
+     * <pre>{@code
+     * finite says whether sumsq and loss (optional) are.
+     *    scale = min(1, maxNorm / (sqrt(sumsq) + 1e-6)) (1 without maxNorm),  step += 1      if finite
+     *    scale = NaN, step as it was                                          if not: adamwRanges then changes nothing
+     *  scale () acc  step () I32  sumsq () acc  loss () acc (optional)  maxNorm () acc, above 0 (optional).
+     * }</pre>
+     *
+     * @param scale () acc, factor of every gradient
+     * @param step () I32, counts the steps that were taken
+     * @param sumsq () acc, sum of squares of the gradients
+     * @param loss () acc; null for none
+     * @param maxNorm () acc, largest norm allowed; null for any
+     */
+    public static void clipStep(Tensor scale, Tensor step, Tensor sumsq, Tensor loss, Tensor maxNorm) {
+        try (Call call = Call.begin()) {
+            call.check(df_clip_step(
+                    call.use(scale, "scale"), call.use(step, "step"), call.use(sumsq, "sumsq"), call.optional(loss, "loss"),
+                    call.optional(maxNorm, "maxNorm")));
+        }
+    }
+
+    /**
      * One AdamW step with decoupled weight decay.
      *
      * <pre>{@code
@@ -818,6 +842,50 @@ public final class Ops {
             call.check(df_adamw_step(
                     call.use(param, "param"), call.use(m, "m"), call.use(v, "v"), call.optional(master, "master"),
                     call.use(grad, "grad"), call.optional(scale, "scale"), lr, beta1, beta2, eps, weightDecay, step));
+        }
+    }
+
+    /**
+     * {@link #adamwStep} over parts of flat tensors in one call, bit for bit as one call for each part; the numbers of the step come from
+     * the host, or from the device.
+     *
+     * <pre>{@code
+     * Part i is the elements bounds[2i]..bounds[2i+1]-1 and has the decay weightDecays[i]; parts ascend. With rates and steps (both or
+     *  neither) the numbers of the step come from the device instead of lr and step: step number s = steps, from 1, as clipStep counts it,
+     *  has the learning rate rates[min(s, K) - 1], and where scale is not finite, or s < 1, nothing changes.
+     *  param m v master grad (N), contiguous, dtypes as in adamwStep  scale () acc (optional; 1)  rates (K) acc  steps () I32.
+     * }</pre>
+     *
+     * <p>Source: Loshchilov and Hutter 2017, arXiv:1711.05101.
+     *
+     * @param param updated, any float
+     * @param m updated, acc
+     * @param v updated, acc
+     * @param master updated, acc, of which param is the rounding; null for none
+     * @param grad any float
+     * @param scale () acc, factor of grad; null for 1
+     * @param rates (K) acc, learning rate of each step; null for lr
+     * @param steps () I32, number of this step, from 1; null for step
+     * @param bounds first element and one past the last of each part
+     * @param weightDecays decoupled decay of each part
+     * @param lr learning rate, without rates
+     * @param beta1 decay of m
+     * @param beta2 decay of v
+     * @param eps added to the root
+     * @param step from 1, without steps
+     */
+    public static void adamwRanges(Tensor param, Tensor m, Tensor v, Tensor master, Tensor grad, Tensor scale, Tensor rates, Tensor steps,
+            long[] bounds, double[] weightDecays, double lr, double beta1, double beta2, double eps, long step) {
+        int count = Arguments.notNull(weightDecays, "weightDecays").length;
+        if (Arguments.notNull(bounds, "bounds").length != 2 * count) {
+            throw new InvalidArgumentException("bounds: " + bounds.length + " numbers, expected two for each of " + count
+                    + " weight decays");
+        }
+        try (Call call = Call.begin()) {
+            call.check(df_adamw_ranges(
+                    call.use(param, "param"), call.use(m, "m"), call.use(v, "v"), call.optional(master, "master"),
+                    call.use(grad, "grad"), call.optional(scale, "scale"), call.optional(rates, "rates"), call.optional(steps, "steps"),
+                    bounds, weightDecays, count, lr, beta1, beta2, eps, step));
         }
     }
 
@@ -888,6 +956,50 @@ public final class Ops {
         try (Call call = Call.begin()) {
             call.check(df_random_normal(
                     call.use(out, "out"), seed, offset, mean, std));
+        }
+    }
+
+    /**
+     * {@link #randomUniform} with the generator's state on the device, so that a {@link Device#capture captured} fill draws anew at each
+     * replay.
+     *
+     * <pre>{@code
+     * The same draws with the generator's state on the device: state (4) I32 holds the words seed, seed >> 32, offset, offset >> 32;
+     *  afterwards offset has moved on by the blocks that were used, ceil(n/4).
+     * }</pre>
+     *
+     * <p>Source: Salmon et al. 2011 (Philox4x32-10).
+     *
+     * @param out what is set
+     * @param state (4) I32, updated
+     * @param lo lower end
+     * @param hi upper end
+     */
+    public static void randomUniformNext(Tensor out, Tensor state, double lo, double hi) {
+        try (Call call = Call.begin()) {
+            call.check(df_random_uniform_next(
+                    call.use(out, "out"), call.use(state, "state"), lo, hi));
+        }
+    }
+
+    /**
+     * {@link #randomNormal} with the generator's state on the device, as {@link #randomUniformNext} has it.
+     *
+     * <pre>{@code
+     * Box-Muller on word pairs (0,1) and (2,3) of the same blocks, in double: r = sqrt(-2 ln u0), mean + std r cos/sin(2 pi u1).
+     * }</pre>
+     *
+     * <p>Source: Salmon et al. 2011 (Philox4x32-10).
+     *
+     * @param out what is set
+     * @param state (4) I32, updated
+     * @param mean their mean
+     * @param std their standard deviation
+     */
+    public static void randomNormalNext(Tensor out, Tensor state, double mean, double std) {
+        try (Call call = Call.begin()) {
+            call.check(df_random_normal_next(
+                    call.use(out, "out"), call.use(state, "state"), mean, std));
         }
     }
 }

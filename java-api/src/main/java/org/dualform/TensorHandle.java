@@ -19,6 +19,6 @@ final class TensorHandle extends NativeHandle {
     void destroy() {
         df_tensor_destroy(pointer);
         pointer.setNull();
-        device.tensorDestroyed();
+        device.partDestroyed();
     }
 }

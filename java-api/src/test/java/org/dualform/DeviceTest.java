@@ -45,7 +45,7 @@ class DeviceTest {
         device.close();
         Executable[] calls = {
             device::description, device::synchronize, device::memory, device::resetPeak, () -> device.peakGflops(DType.F32), device::trim, device::threads,
-            () -> device.useStream(0), () -> device.wrap(64, 4, DType.F32, 1), () -> Tensor.empty(device, DType.F32, 1),
+            () -> device.useStream(0), () -> device.capture(() -> {}), () -> device.wrap(64, 4, DType.F32, 1), () -> Tensor.empty(device, DType.F32, 1),
         };
         for (int i = 0; i < calls.length; i++) {
             IllegalStateException e = assertThrows(IllegalStateException.class, calls[i], "call " + i);

@@ -93,6 +93,10 @@ class OpsTest {
             return 1L;
         } else if (type == int[].class) {
             return new int[0];
+        } else if (type == long[].class) {
+            return new long[0];
+        } else if (type == double[].class) {
+            return new double[0];
         }
         return type.getEnumConstants()[0];
     }

@@ -312,6 +312,15 @@ public final class Parameters implements AutoCloseable {
     }
 
     /**
+     * The whole storage of the gradients, laid out as the values.
+     *
+     * @return the model's
+     */
+    public Tensor gradients() {
+        return gradients;
+    }
+
+    /**
      * Copies all values, and the master copy where both have one, from a model of the same shape.
      *
      * @param other of a model of the same configuration; dtype and device may differ

@@ -1,7 +1,9 @@
 package org.dualform.optim;
 
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
+import java.util.stream.LongStream;
 import org.dualform.DType;
 import org.dualform.InvalidArgumentException;
 import org.dualform.Ops;
@@ -62,12 +64,27 @@ public final class AdamW implements Optimizer {
     @Override
     public void step(double learningRate, Tensor scale) {
         steps++;
-        for (Parameters.Range range : parameters.trainable()) {
-            try (Tensor first = m.slice(0, range.from(), range.to()); Tensor second = v.slice(0, range.from(), range.to())) {
-                Ops.adamwStep(range.value(), first, second, range.master(), range.gradient(), scale, learningRate, beta1, beta2, epsilon,
-                        range.decayed() ? weightDecay : 0, steps);
-            }
-        }
+        update(scale, null, null, learningRate);
+    }
+
+    /**
+     * Takes one step whose numbers are on the device, so that it can be {@link org.dualform.Device#capture captured}: the learning rate and
+     * the number of the step are those of the control, and where {@link StepControl#decide} found the step not finite nothing changes.
+     * {@link #steps()} does not count it: {@link StepControl#steps()} does.
+     *
+     * @param control which has decided over this step
+     */
+    public void step(StepControl control) {
+        update(control.scale(), control.rates(), control.counter(), 0);
+    }
+
+    /** All trained parameters in one call. */
+    private void update(Tensor scale, Tensor rates, Tensor counter, double learningRate) {
+        List<Parameters.Range> ranges = parameters.trainable();
+        long[] bounds = ranges.stream().flatMapToLong(range -> LongStream.of(range.from(), range.to())).toArray();
+        double[] decays = ranges.stream().mapToDouble(range -> range.decayed() ? weightDecay : 0).toArray();
+        Ops.adamwRanges(parameters.values(), m, v, parameters.master(), parameters.gradients(), scale, rates, counter, bounds, decays,
+                learningRate, beta1, beta2, epsilon, Math.max(1, steps));
     }
 
     @Override

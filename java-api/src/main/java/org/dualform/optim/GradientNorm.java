@@ -29,11 +29,30 @@ public final class GradientNorm implements AutoCloseable {
     }
 
     /**
-     * Measures the norm.
+     * Measures the norm, waiting for the device.
      *
      * @return the root of the sum of squares; not finite when a gradient is not
      */
     public double measure() {
+        sum();
+        return summed();
+    }
+
+    /**
+     * The norm of the gradients that {@link #sum} saw last, in a replay too, waiting for the device.
+     *
+     * @return the root of the sum of squares; not finite when a gradient was not
+     */
+    public double summed() {
+        return Math.sqrt(squares.item());
+    }
+
+    /**
+     * Sums the squares without waiting for them: what {@link StepControl#decide} reads on the device.
+     *
+     * @return the sum, a scalar of this object
+     */
+    public Tensor sum() {
         boolean accumulate = false;
         for (Parameters.Range range : parameters.trainable()) {
             Ops.squaredNorm(squares, range.gradient(), accumulate);
@@ -42,7 +61,7 @@ public final class GradientNorm implements AutoCloseable {
         if (!accumulate) {
             Ops.fill(squares, 0);
         }
-        return Math.sqrt(squares.item());
+        return squares;
     }
 
     /**

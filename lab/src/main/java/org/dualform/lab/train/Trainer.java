@@ -18,6 +18,7 @@ import org.dualform.lab.data.Batches;
 import org.dualform.nn.Gpt;
 import org.dualform.nn.Parameter;
 import org.dualform.nn.Parameters;
+import org.dualform.optim.AdamW;
 import org.dualform.optim.GradientNorm;
 import org.dualform.optim.Optimizer;
 
@@ -59,6 +60,7 @@ public final class Trainer implements AutoCloseable {
     private final Tensor targets;
     private final Tensor meanLoss;
     private final Tensor squares;
+    private CapturedSteps captured; // null: steps run as they are
 
     private long step;
     private int skippedInARow;
@@ -116,6 +118,25 @@ public final class Trainer implements AutoCloseable {
     }
 
     /**
+     * Lets steps run as {@link Device#capture graphs}, captured in the second step: on CUDA two launches a step instead of hundreds, on the
+     * CPU call by call as before. Losses and weights are the same, but that the learning rate is rounded to the accumulation dtype on CUDA.
+     * The graphs keep the memory of a step for themselves, beside what evaluations take.
+     *
+     * @return this
+     * @throws IllegalStateException if the optimizer is SGD, whose numbers are the host's
+     */
+    public Trainer withGraphs() {
+        if (!(optimizer instanceof AdamW adamw)) {
+            throw new IllegalStateException("this trainer steps by SGD, expected AdamW or Adam for steps as graphs");
+        }
+        if (captured == null) {
+            captured = new CapturedSteps(parameters, adamw, options.clipNorm(), gradientNorm, meanLoss, this::addGradients);
+            captured.restore();
+        }
+        return this;
+    }
+
+    /**
      * Goes back to the newest whole checkpoint of the folder and cuts the logs to it. Without any checkpoint the run starts at its
      * beginning, with empty logs.
      *
@@ -136,6 +157,9 @@ public final class Trainer implements AutoCloseable {
         newest.get().restore(state(), device);
         folder.cut(progress.logs());
         optimizer.restoreSteps(progress.optimizerSteps());
+        if (captured != null) {
+            captured.restore();
+        }
         step = progress.step();
         skippedInARow = progress.skippedInARow();
         skipped = new ArrayList<>(progress.skipped());
@@ -210,10 +234,15 @@ public final class Trainer implements AutoCloseable {
     private void takeStep() {
         double rate = options.learningRate() * options.schedule().factor(step, options.steps());
         accumulate();
-        double norm = gradientNorm.measure();
+        if (captured != null) {
+            captured.update(rate);
+        }
+        double norm = captured != null ? gradientNorm.summed() : gradientNorm.measure();
         double loss = meanLoss.item(); // no second wait: the norm came after it
         boolean finite = Double.isFinite(loss) && Double.isFinite(norm);
-        if (finite) {
+        if (finite && captured != null) {
+            captured.taken();
+        } else if (finite) {
             optimizer.step(rate, options.clipNorm() == Double.POSITIVE_INFINITY ? null : gradientNorm.clip(options.clipNorm()));
         }
         step++;
@@ -237,13 +266,23 @@ public final class Trainer implements AutoCloseable {
             batches.fill(step * count + i, idValues, targetValues);
             ids.write(idValues);
             targets.write(targetValues);
-            try (Tape tape = new Tape(device)) {
-                gpt.declare(tape);
-                Tensor loss = gpt.loss(tape, ids, targets);
-                Tensor part = count == 1 ? loss : tape.affine(loss, 1.0 / count, 0);
-                tape.backward(part);
-                Ops.binaryForward(meanLoss, meanLoss, part, Binary.ADD);
+            if (captured != null) {
+                captured.addGradients();
+            } else {
+                addGradients();
             }
+        }
+    }
+
+    /** Adds the share of one batch. */
+    private void addGradients() {
+        int count = options.accumulation();
+        try (Tape tape = new Tape(device)) {
+            gpt.declare(tape);
+            Tensor loss = gpt.loss(tape, ids, targets);
+            Tensor part = count == 1 ? loss : tape.affine(loss, 1.0 / count, 0);
+            tape.backward(part);
+            Ops.binaryForward(meanLoss, meanLoss, part, Binary.ADD);
         }
     }
 
@@ -310,6 +349,9 @@ public final class Trainer implements AutoCloseable {
 
     @Override
     public void close() {
+        if (captured != null) {
+            captured.close();
+        }
         squares.close();
         meanLoss.close();
         targets.close();

@@ -79,6 +79,50 @@ class TrainerTest {
         assertFalse(steps.stream().anyMatch(TrainingListener.Step::skipped));
     }
 
+    private List<Object> history(DType dtype, int accumulation, double rate, boolean graphs) {
+        List<Object> history = new ArrayList<>();
+        try (Gpt gpt = TinyRun.model(device, dtype);
+                Trainer trainer = new Trainer(gpt, TinyRun.counting(), TrainingOptions.of(12, rate).withSchedule(Schedule.cosine(2, 0.1))
+                        .withAccumulation(accumulation).withMaxSkipped(100), new TrainingListener() {
+                            @Override
+                            public void stepped(Step step) {
+                                history.add(step);
+                                if (step.step() == 5) { // a step that is not finite, and then goes on
+                                    Ops.affine(gpt.parameters().get("ln_f.bias").value(), gpt.parameters().get("ln_f.bias").value(),
+                                            Double.POSITIVE_INFINITY, 0);
+                                } else if (step.step() == 7) {
+                                    Ops.fill(gpt.parameters().get("ln_f.bias").value(), 0);
+                                }
+                            }
+                        })) {
+            if (graphs) {
+                trainer.withGraphs();
+            }
+            trainer.run();
+            gpt.parameters().all().forEach(parameter -> history.add(java.util.Arrays.toString(parameter.value().toDoubles())));
+            history.add(trainer.skipped());
+        }
+        return history;
+    }
+
+    @ParameterizedTest
+    @EnumSource(value = DType.class, names = {"F32", "BF16", "F64"})
+    void stepsAsGraphsAreTheStepsBitForBit(DType dtype) {
+        for (int accumulation : new int[] {1, 3}) {
+            List<Object> plain = history(dtype, accumulation, 0.05, false);
+            assertEquals(plain, history(dtype, accumulation, 0.05, true));
+            assertEquals(List.of(6L, 7L), plain.get(plain.size() - 1));
+        }
+    }
+
+    @Test
+    void sgdDoesNotRunAsGraphs() {
+        try (Gpt gpt = TinyRun.model(device, DType.F32);
+                Trainer trainer = new Trainer(gpt, TinyRun.counting(), options(1).withSgd(0, 0), quiet())) {
+            assertThrows(IllegalStateException.class, trainer::withGraphs);
+        }
+    }
+
     @Test
     void accumulationAveragesTheGradientsOfItsBatches() {
         AtomicReference<TrainingListener.Step> first = new AtomicReference<>();
