@@ -126,7 +126,7 @@ __global__ void __launch_bounds__(F::kThreads, F::kBlocks) attention_forward_ten
     for (int j = 0; j < block_tiles; ++j) {
         const int s0 = first_key + j * kTile;
         const bool mine = j < warp_tiles;
-        float score[kMTiles][kN][4], correction[kMTiles][2];
+        float score[kMTiles][kN][4] = {}, correction[kMTiles][2] = {};
         cp_async_wait<1>(); /* K, and before the first tile Q */
         __syncthreads();
         if (mine) {

@@ -133,7 +133,7 @@ __global__ void __launch_bounds__(F::kThreads, F::kBlocks) attention_backward_qu
     for (int j = 0; j < block_tiles; ++j) {
         const int s0 = first_key + j * F::kKeys;
         const bool mine = j < warp_tiles;
-        float score[kN][4], dscore[kN][4];
+        float score[kN][4] = {}, dscore[kN][4] = {};
         cp_async_wait<0>();
         __syncthreads();
         if (mine) {
@@ -278,7 +278,7 @@ __global__ void __launch_bounds__(F::kThreads, F::kBlocks) attention_backward_ke
         dout.base += 2 * stage * F::kTileBytes;
         const float* const lse = statistics + 2 * stage * F::kQueries;
         if (warp * 16 < keys) {
-            float score[kN][4], dscore[kN][4];
+            float score[kN][4] = {}, dscore[kN][4] = {};
             rows_times_rows<P, D, F::kWhole>(score, k_tile, warp * 16, q, width);
             rows_times_rows<P, D, F::kWhole>(dscore, v_tile, warp * 16, dout, width);
             const bool diagonal = eta != 0 && t0 < own + kTile;
