@@ -14,8 +14,8 @@ namespace {
 
 constexpr int kWarp = 32, kWarpgroup = 128, kMaxThreads = 1024;
 constexpr int kNamed = 16;        /* of the hardware; one more a warpgroup for wgmma_wait */
-constexpr int kLandsWithin = 16; /* rounds from the issue of a copy to its landing, at most: each lands when it will */
-constexpr int kTakes = 4;        /* rounds that waiting for products or stores takes, so that what is given back too early is gone by then */
+constexpr int kLandsWithin = 64; /* rounds from the issue of a copy to its landing, at most: drawn for each */
+constexpr int kTakes = 4; /* rounds that waiting for products or stores takes: what is given back too early is gone by then */
 constexpr uint32_t kMark = 0x5b; /* upper byte of an initialised barrier's second word */
 
 /// An mbarrier's 8 bytes: the parity of the running phase, then kMark and where the rest is.
