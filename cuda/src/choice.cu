@@ -35,8 +35,8 @@ struct Served {
     Kernels most;
 };
 constexpr Served kServed[] = {
-    {"attention_forward", Kernels::kPlain},
-    {"attention_backward", Kernels::kPlain},
+    {"attention_forward", Kernels::kHopper},
+    {"attention_backward", Kernels::kHopper},
 };
 
 int find(const Option& option, const char* source, const char* value, int* found, df_error* error) {
