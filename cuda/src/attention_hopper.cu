@@ -35,6 +35,8 @@ struct Work {
     uint32_t next; /* parity of q_full's phase for what comes after */
 };
 
+constexpr int kProducerRegisters = 24;
+
 /// Tile sizes and registers, from the sizes of shared memory (227 KiB) and of the register file (65536), at which ptxas spills nothing.
 template <int HS>
 struct Shape;
@@ -46,8 +48,6 @@ template <>
 struct Shape<64> {
     static constexpr int kSlices = 3, kStages = 4, kKeys = 128, kRegisters = 160; /* 152 KiB */
 };
-constexpr int kProducerRegisters = 24;
-
 /// Shared memory, in bytes from a multiple of 1024 on.
 template <int HS>
 struct Layout {
@@ -61,6 +61,7 @@ struct Layout {
     static constexpr uint32_t kWorkAt = kBarriersAt + 8 * kBarriers;
     static constexpr size_t kBytes = kAtomBytes + kWorkAt + sizeof(Work);
     static_assert(kBytes <= kSharedBytes, "a block's shared memory");
+    static_assert(kWarpgroup * (kProducerRegisters + S::kSlices * S::kRegisters) <= 65536, "an SM's registers");
     static constexpr int kThreads = (S::kSlices + 1) * kWarpgroup;
 };
 
@@ -76,11 +77,13 @@ struct Forward {
     const double* carries;
     MomentumChunks chunks;
     float scale_log2; /* scale log2(e) */
-
-    __device__ int length(int batch) const {
-        return lengths == nullptr ? tiles.keys : smaller(larger(lengths[batch * lengths_stride], 0), tiles.keys);
-    }
 };
+
+#if DF_HOPPER_CODE
+
+__device__ __forceinline__ int length_of(const Forward& p, int batch) {
+    return p.lengths == nullptr ? p.tiles.keys : smaller(larger(p.lengths[batch * p.lengths_stride], 0), p.tiles.keys);
+}
 
 /// A place in a ring of stages, and the parity of the barrier phase to wait for there.
 template <int Stages>
@@ -136,6 +139,8 @@ __device__ __forceinline__ void store_slice(const float (&o)[HS / 2], char* pane
     }
 }
 
+#endif
+
 template <int HS, Momentum kMomentum>
 __global__ void __launch_bounds__(Layout<HS>::kThreads, 1) attention_forward_wgmma(const __grid_constant__ Forward p) {
 #if DF_HOPPER_CODE
@@ -170,32 +175,37 @@ __global__ void __launch_bounds__(Layout<HS>::kThreads, 1) attention_forward_wgm
         uint32_t q_parity = 1; /* of the phase before the first: passed at once */
         for (int first_rank = 0;; first_rank += workers, q_parity ^= 1u) {
             const int rank = turn_rank(first_rank, static_cast<int>(blockIdx.x), workers);
-            if (first_rank > 0) barrier_wait(q_empty, q_parity);
             if (rank >= count) {
+                if (first_rank > 0) barrier_wait(q_empty, q_parity);
                 work->t0 = -1;
                 barrier_arrive(q_full);
                 return;
             }
             const AttentionTiles::Place place = p.tiles.place(rank);
             const int batch = place.unit / p.query_heads, head = place.unit % p.query_heads, key_head = head / p.group;
-            const int length = p.length(batch);
+            const int length = length_of(p, batch);
+            const uint32_t first_turn = turn.count;
             int tiles = 0;
-            for (int slice = 0; slice < S::kSlices; ++slice) {
-                const int own = p.tiles.slice_tiles(place.t0 + slice * kSliceRows, length);
-                work->ends[slice] = turn.count + static_cast<uint32_t>(own);
-                tiles = larger(tiles, own);
-            }
-            work->t0 = place.t0;
-            work->batch = batch;
-            work->head = head;
-            work->length = length;
-            work->end = turn.count + static_cast<uint32_t>(tiles);
-            work->next = q_parity;
-            barrier_arrive_expect(q_full, S::kSlices * L::kSliceBytes);
             for (int slice = 0; slice < S::kSlices; ++slice)
-                for (int panel = 0; panel < L::kPanels; ++panel)
-                    load_rows(shared + slice * L::kSliceBytes + panel * L::kQueryPanel, &p.q, q_full, panel * kPanelColumns,
-                              place.t0 + slice * kSliceRows, head, batch);
+                tiles = larger(tiles, p.tiles.slice_tiles(place.t0 + slice * kSliceRows, length));
+            const auto load_queries = [&] {
+                if (first_rank > 0) barrier_wait(q_empty, q_parity);
+                work->t0 = place.t0;
+                work->batch = batch;
+                work->head = head;
+                work->length = length;
+                work->end = first_turn + static_cast<uint32_t>(tiles);
+                for (int slice = 0; slice < S::kSlices; ++slice)
+                    work->ends[slice] =
+                        first_turn + static_cast<uint32_t>(p.tiles.slice_tiles(place.t0 + slice * kSliceRows, length));
+                work->next = q_parity;
+                barrier_arrive_expect(q_full, S::kSlices * L::kSliceBytes);
+                for (int slice = 0; slice < S::kSlices; ++slice)
+                    for (int panel = 0; panel < L::kPanels; ++panel)
+                        load_rows(shared + slice * L::kSliceBytes + panel * L::kQueryPanel, &p.q, q_full, panel * kPanelColumns,
+                                  place.t0 + slice * kSliceRows, head, batch);
+            };
+            if (tiles == 0) load_queries();
             for (int tile = 0; tile < tiles; ++tile, ++turn.count) {
                 const uint32_t stage = turn.stage();
                 char* const keys = shared + L::kKeysAt + stage * L::kTileBytes;
@@ -210,6 +220,8 @@ __global__ void __launch_bounds__(Layout<HS>::kThreads, 1) attention_forward_wgm
                 for (int panel = 0; panel < L::kPanels; ++panel)
                     load_rows(values + panel * L::kKeyPanel, &p.v, v_full + stage, panel * kPanelColumns, p.tiles.tile_start(tile),
                               key_head, batch);
+                /* behind the first tile, which finds room while the block before is still being finished */
+                if (tile == 0) load_queries();
             }
         }
     }

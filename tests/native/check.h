@@ -24,6 +24,7 @@ struct Options {
     int64_t cases = 0;  // 0: the check's own number
     uint64_t seed = 1;
     bool exact_heap = false;
+    bool contiguous = false;
     int64_t T = 65536;  // of the memory check
     int threads = 0;    // 0: all
     std::vector<BackendOption> backend_options;
@@ -31,7 +32,7 @@ struct Options {
     int64_t number(int64_t own) const { return cases > 0 ? cases : own; }
     bool wants(const std::string& name) const { return op.empty() || op == name; }
     std::vector<int> dtypes() const { return dtype >= 0 ? std::vector<int>{dtype} : std::vector<int>{DF_F32, DF_BF16, DF_F64}; }
-    Placement placement() const { return exact_heap ? Placement::kExactHeap : Placement::kPadded; }
+    Placement placement() const { return exact_heap ? Placement::kExactHeap : contiguous ? Placement::kPlain : Placement::kPadded; }
 };
 
 /// Counts, and prints what failed or was skipped.

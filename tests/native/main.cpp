@@ -1,7 +1,7 @@
 // df_tests: the native checks over the C ABI.
 //   df_tests [--check NAME] [--backend cpu|cuda|cuda-emulated] [--plugin PATH] [--op NAME] [--dtype F32|BF16|F64] [--cases N] [--seed N]
 //   [--threads N]
-//            [--exact-heap] [--T N] [--option BACKEND.KEY=VALUE]... [--list]
+//            [--exact-heap | --contiguous] [--T N] [--option BACKEND.KEY=VALUE]... [--list]
 // Exit code 0: all passed; 1: something failed; 77: everything was skipped.
 #include <cstdio>
 #include <cstdlib>
@@ -56,6 +56,10 @@ int main(int argc, char** argv) {
             options.exact_heap = true;
             continue;
         }
+        if (flag == "--contiguous") {
+            options.contiguous = true;
+            continue;
+        }
         if (i + 1 == argc) return usage((flag + " needs a value").c_str());
         const std::string value = argv[++i];
         if (flag == "--check")
@@ -90,6 +94,17 @@ int main(int argc, char** argv) {
     for (const Check& c : kChecks)
         if (options.check == c.name) check = &c;
     if (check == nullptr) return usage((options.check + " is no check").c_str());
+
+    const auto chosen = [&](const char* key, const char* variable) {
+        std::string value = std::getenv(variable) != nullptr ? std::getenv(variable) : "";
+        for (const BackendOption& o : options.backend_options)
+            if (o.backend == options.backend && o.key == key) value = o.value;
+        return value;
+    };
+    if (const std::string kernels = chosen("kernels", "DUALFORM_KERNELS"); options.backend != "cpu" && (kernels == "mma" || kernels == "hopper")) {
+        const std::string precision = chosen("precision", "DUALFORM_PRECISION");
+        float32_operands() = precision == "tf32" ? Operands::kTf32 : precision == "bf16x3" ? Operands::kBf16x3 : Operands::kFloat32;
+    }
 
     Report report;
     df_device* probe = nullptr;

@@ -14,7 +14,8 @@ namespace {
 
 constexpr int kWarp = 32, kWarpgroup = 128, kMaxThreads = 1024;
 constexpr int kNamed = 16;        /* of the hardware; one more a warpgroup for wgmma_wait */
-constexpr int kLandsAfter = 2;    /* rounds from the issue of a copy to its landing */
+constexpr int kLandsWithin = 64; /* rounds from the issue of a copy to its landing, at most: drawn for each */
+constexpr int kTakes = 4; /* rounds that waiting for products or stores takes: what is given back too early is gone by then */
 constexpr uint32_t kMark = 0x5b; /* upper byte of an initialised barrier's second word */
 
 /// An mbarrier's 8 bytes: the parity of the running phase, then kMark and where the rest is.
@@ -84,11 +85,25 @@ struct State {
     std::vector<Barrier> barriers;
     std::deque<Load> loads;
     int round = 0;
+    uint32_t random = 1; /* the same sequence in every run */
+    int wakes[kMaxThreads] = {}, asleep[kMaxThreads] = {};
+    std::vector<int> sleepers;
     Named named[kNamed + kMaxThreads / kWarpgroup] = {};
     Groups<Product> products[kMaxThreads];
     Groups<Store> stores[kMaxThreads];
 };
 State state;
+
+uint32_t draw() { return (state.random = state.random * 1664525u + 1013904223u) >> 16; }
+
+/// The running thread sleeps for some rounds.
+void take_time() {
+    const int thread = static_cast<int>(running->index.x);
+    state.wakes[thread] = state.round + kTakes;
+    state.asleep[thread] = 1;
+    state.sleepers.push_back(thread);
+    sleep_while(&state.asleep[thread], 1);
+}
 
 Barrier* find(uint64_t* word) {
     uint32_t half[2];
@@ -165,7 +180,7 @@ void issue(Load load) {
         return fault("a copy to shared memory that does not lie in it, or is not aligned");
     if (find(load.barrier) == nullptr) return;
     memset(to, 0xff, load.bytes);
-    load.lands = state.round + kLandsAfter;
+    load.lands = state.round + 1 + static_cast<int>(draw() % kLandsWithin);
     state.loads.push_back(load);
 }
 
@@ -247,6 +262,7 @@ void meet(Named& named, int threads, bool waits) {
 void begin_block() {
     state.barriers.clear();
     state.loads.clear();
+    state.sleepers.clear();
     for (Named& n : state.named) n.arrived = 0;
     for (auto& p : state.products) p.clear();
     for (auto& s : state.stores) s.clear();
@@ -254,10 +270,31 @@ void begin_block() {
 
 bool step(bool idle) {
     ++state.round;
-    bool did = false;
-    while (!state.loads.empty() && (idle || state.loads.front().lands <= state.round)) {
-        const Load load = state.loads.front();
-        state.loads.pop_front();
+    bool did = !state.sleepers.empty();
+    for (size_t i = 0; i < state.sleepers.size();) {
+        const int thread = state.sleepers[i];
+        if (state.wakes[thread] > state.round) {
+            ++i;
+            continue;
+        }
+        state.asleep[thread] = 0;
+        state.sleepers[i] = state.sleepers.back();
+        state.sleepers.pop_back();
+    }
+    for (size_t i = 0; i < state.loads.size();) { /* in any order */
+        if (state.loads[i].lands > state.round) {
+            ++i;
+            continue;
+        }
+        const Load load = state.loads[i];
+        state.loads.erase(state.loads.begin() + static_cast<std::ptrdiff_t>(i));
+        land(load);
+        did = true;
+    }
+    if (idle && !did && !state.loads.empty()) { /* nothing else can happen: one of them comes */
+        const size_t i = draw() % state.loads.size();
+        const Load load = state.loads[i];
+        state.loads.erase(state.loads.begin() + static_cast<std::ptrdiff_t>(i));
         land(load);
         did = true;
     }
@@ -325,7 +362,10 @@ void bulk_add(float* to, const void* from, uint32_t bytes) {
 }
 
 void bulk_commit() { state.stores[running->index.x].commit(); }
-void bulk_wait(int pending) { state.stores[running->index.x].wait(pending, finish); }
+void bulk_wait(int pending) {
+    if (state.stores[running->index.x].sizes.size() > static_cast<size_t>(pending)) take_time();
+    state.stores[running->index.x].wait(pending, finish);
+}
 
 void wgmma(float* d, int n, uint64_t a, bool a_mn, uint64_t b, bool b_mn, bool accumulate) {
     state.products[running->index.x].add({d, n, false, a_mn, b_mn, accumulate, a, b, {}});
@@ -353,6 +393,7 @@ void wgmma(float* d, int n, const uint32_t (&a)[4], uint64_t b, bool b_mn, bool 
 void wgmma_commit() { state.products[running->index.x].commit(); }
 
 void wgmma_wait(int pending) {
+    if (state.products[running->index.x].sizes.size() > static_cast<size_t>(pending)) take_time();
     state.products[running->index.x].wait(pending, multiply);
     meet(state.named[kNamed + static_cast<int>(running->index.x) / kWarpgroup], kWarpgroup, true); /* a group is done for all of them */
 }

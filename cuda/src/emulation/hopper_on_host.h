@@ -5,8 +5,8 @@
 // finds every element of its operands through the descriptor's fields in the swizzled memory and leaves each thread its fragment, so a
 // wrong descriptor, swizzle, panel or coordinate gives wrong numbers.
 // Asynchronous work is done as late as the rules allow: a copy to shared memory spoils its destination with NaN when it is issued and
-// lands rounds later, a wgmma reads shared memory and touches its accumulators when its group is waited for, a copy from shared memory
-// reads it when it is waited for. So a missing wait, or a stage given back too early, shows.
+// lands rounds later, in no order; a wgmma reads shared memory and touches its accumulators when its group is waited for, after some rounds;
+// so does a copy from shared memory. So a missing wait, or a stage given back too early, shows.
 // Not proved: that we read the ISA rightly, the proxy fences, wgmma.fence, memory ordering between threads beyond the barriers, that a
 // reduction of which only the reading was waited for has landed, register budgets, speed.
 #pragma once
