@@ -32,9 +32,18 @@ elseif(DF_NVCC)
   add_library(dualform_cuda MODULE ${DF_CUDA_SOURCES})
   target_include_directories(dualform_cuda PRIVATE ${DF_ROOT}/native/include ${DF_ROOT}/cuda/src)
   target_compile_definitions(dualform_cuda PRIVATE DF_BUILD_ID="${DF_BUILD_ID}" DF_CUDA_ARCHITECTURES="${DF_CUDA_ARCHITECTURE_TEXT}")
-  # A spilled register or any warning fails the build.
-  target_compile_options(dualform_cuda PRIVATE -O3 -Werror=all-warnings -Xptxas=--warn-on-spills
+  # Any warning, a spilled register, local memory and a performance note of ptxas fail the build. Only what is named here may use local
+  # memory: sine and cosine of large arguments, whose argument reduction in CUDA's library indexes an array.
+  set(DF_CUDA_LOCAL_MEMORY pointwise.cu random.cu)
+  target_compile_options(dualform_cuda PRIVATE -O3 -Werror=all-warnings -Xptxas=--warn-on-spills,--warning-as-error
     -Xcompiler=-Wall,-Wextra,-fvisibility-inlines-hidden,-fstack-protector-strong)
+  foreach(source ${DF_CUDA_SOURCES})
+    get_filename_component(name ${source} NAME)
+    if(NOT name IN_LIST DF_CUDA_LOCAL_MEMORY)
+      set_property(SOURCE ${source} APPEND PROPERTY COMPILE_OPTIONS -Xptxas=--warn-on-local-memory-usage)
+    endif()
+  endforeach()
+  set_target_properties(dualform_cuda PROPERTIES CUDA_COMPILER_LAUNCHER ${CMAKE_CURRENT_LIST_DIR}/ptxas-notes.sh)
   target_link_libraries(dualform_cuda PRIVATE ${CMAKE_DL_LIBS})
   target_link_options(dualform_cuda PRIVATE -Wl,--exclude-libs,ALL -Wl,--version-script=${DF_CUDA_EXPORTS} -Wl,--no-undefined
     -Wl,-z,relro,-z,now,-z,noexecstack)

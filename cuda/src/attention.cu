@@ -7,6 +7,7 @@
 // A mask is always a range of keys per query (or of queries per key). What lies outside is passed over, never multiplied by 0.
 #include "attention.h"
 #include "attention_hopper.h"
+#include "attention_hopper_backward.h"
 #include "kernels.h"
 #include "launch.h"
 #include "tile.h"
@@ -361,6 +362,7 @@ int attention_backward(const Call& call, const df_attention_args* args) {
     if (const int status = call.require_device_floats(
             {args->dq, args->dk, args->dv, args->deta, args->dout, args->q, args->k, args->v, args->out, args->attn, args->lse, args->eta}))
         return status;
+    if (attention_backward_hopper_serves(call, args)) return attention_backward_hopper(call, args);
     Problem p = problem(args);
     if (args->attn == nullptr) p.attn = p.out;
     const int64_t batch = args->q->shape[0], rows = batch * p.query_heads * p.queries;

@@ -36,7 +36,7 @@ struct Served {
 };
 constexpr Served kServed[] = {
     {"attention_forward", Kernels::kHopper},
-    {"attention_backward", Kernels::kMma},
+    {"attention_backward", Kernels::kHopper},
 };
 
 int find(const Option& option, const char* source, const char* value, int* found, df_error* error) {

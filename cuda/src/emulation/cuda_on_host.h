@@ -124,6 +124,12 @@ T shuffle_xor(T value, int mask) {
 #define blockDim (dualform::cuda::emulation::block.block_size)
 #define gridDim (dualform::cuda::emulation::block.grid_size)
 
+struct float2 {
+    float x, y;
+};
+struct float4 {
+    float x, y, z, w;
+};
 struct uint4 {
     unsigned x, y, z, w;
 };
