@@ -63,6 +63,9 @@ struct Layout {
     static_assert(kBytes <= kSharedBytes, "a block's shared memory");
     static_assert(kWarpgroup * (kProducerRegisters + S::kSlices * S::kRegisters) <= 65536, "an SM's registers");
     static constexpr int kThreads = (S::kSlices + 1) * kWarpgroup;
+    static constexpr int kLaunched = 65536 / kThreads / 8 * 8; /* registers a thread of the block starts with */
+    static_assert(kProducerRegisters + S::kSlices * S::kRegisters <= (S::kSlices + 1) * kLaunched,
+                  "setmaxnreg only hands on what the block was launched with, and waits for ever for more");
 };
 
 struct Forward {

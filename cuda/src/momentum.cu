@@ -64,6 +64,8 @@ __global__ void momentum_chunk_sums(double* carries, double* tangents, MomentumC
     }
 }
 
+constexpr int kAhead = 8; /* chunks read before the first of them is written: the walk should wait for memory once for all of them */
+
 /// One thread per (b, head, channel) walks the chunks and leaves in each the value at its first position.
 __global__ void momentum_scan(double* carries, double* tangents, MomentumChunks c, Floats eta, Floats state_in, int64_t in_batch,
                               int64_t in_head,
@@ -74,16 +76,29 @@ __global__ void momentum_scan(double* carries, double* tangents, MomentumChunks 
         const int64_t b = i / c.head_size / c.heads;
         const double e = eta.load(head);
         double m = state_in && e != 0 ? state_in.load(b * in_batch + head * in_head + d) : 0.0f, n = 0;
-        for (int64_t chunk = 0; chunk < c.count; ++chunk) {
-            const int64_t at = c.carry(b, head, chunk) + d, positions = c.end(chunk) - c.start(chunk);
-            const double added = carries[at], decay = pow(e, static_cast<double>(positions));
-            carries[at] = m;
-            if (tangents != nullptr) {
-                const double tangent = tangents[at];
-                tangents[at] = n;
-                n = decay * n + positions * pow(e, static_cast<double>(positions - 1)) * m + tangent;
+        const double whole = pow(e, static_cast<double>(kTile)), one_less = pow(e, static_cast<double>(kTile - 1));
+        for (int64_t chunk0 = 0; chunk0 < c.count; chunk0 += kAhead) {
+            double added[kAhead], tangent[kAhead];
+#pragma unroll
+            for (int k = 0; k < kAhead; ++k) {
+                const bool inside = chunk0 + k < c.count;
+                const int64_t at = c.carry(b, head, chunk0 + k) + d;
+                added[k] = inside ? carries[at] : 0;
+                tangent[k] = inside && tangents != nullptr ? tangents[at] : 0;
             }
-            m = decay * m + added;
+#pragma unroll
+            for (int k = 0; k < kAhead; ++k) {
+                const int64_t chunk = chunk0 + k, at = c.carry(b, head, chunk) + d, positions = c.end(chunk) - c.start(chunk);
+                if (chunk >= c.count) break;
+                const double decay = positions == kTile ? whole : pow(e, static_cast<double>(positions));
+                carries[at] = m;
+                if (tangents != nullptr) {
+                    tangents[at] = n;
+                    const double before = positions == kTile ? one_less : pow(e, static_cast<double>(positions - 1));
+                    n = decay * n + positions * before * m + tangent[k];
+                }
+                m = decay * m + added[k];
+            }
         }
         if (state_out) state_out.store(b * out_batch + head * out_head + d, m);
     }

@@ -14,7 +14,9 @@ namespace {
 
 constexpr int kWarp = 32, kWarpgroup = 128, kMaxThreads = 1024;
 constexpr int kNamed = 16;        /* of the hardware; one more a warpgroup for wgmma_wait */
-constexpr int kLandsWithin = 64; /* rounds from the issue of a copy to its landing, at most: drawn for each */
+/* Rounds from the issue of a copy to its landing, at most, drawn for each: more than the work on a tile takes, so that a copy may come
+   after another that was issued later and is long used. */
+constexpr int kLandsWithin = 300;
 constexpr int kTakes = 4; /* rounds that waiting for products or stores takes: what is given back too early is gone by then */
 constexpr uint32_t kMark = 0x5b; /* upper byte of an initialised barrier's second word */
 

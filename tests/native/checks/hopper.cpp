@@ -12,9 +12,11 @@ namespace {
 
 using Given = std::map<std::string, int64_t>;
 
+constexpr const char* kForward = "attention_forward_wgmma";
+constexpr const char* kBackward = "attention_backward_wgmma"; /* where there is a backward */
+
 struct Served {
     const char* op;
-    const char* kernel;
     Given sizes;
 };
 
@@ -36,7 +38,7 @@ Given sizes(int64_t B, int64_t NKV, int64_t group, int64_t T, int64_t S, int64_t
 
 std::vector<Served> served() {
     std::vector<Served> all;
-    const auto add = [&](const char* op, Given g) { all.push_back({op, "attention_forward_wgmma", std::move(g)}); };
+    const auto add = [&](const char* op, Given g) { all.push_back({op, std::move(g)}); };
     const Given full = {{"causal", 0}, {"lengths", 0}}, causal = {{"causal", 1}, {"lengths", 0}};
     const Given lengths = {{"causal", 1}, {"lengths", 1}}, full_lengths = {{"causal", 0}, {"lengths", 1}};
     for (const int64_t HS : {64, 128}) {
@@ -72,7 +74,7 @@ void check_hopper(const Options& options, Report& report) {
         ++seed;
         Drawn d = draw_case(s.op, DF_BF16, seed, false, s.sizes);
         Fixture fixture(device, *d.op, d.values, Placement::kAligned, seed);
-        const int64_t before = launches(options, s.kernel);
+        const int64_t before = launches(options, kForward), before_backward = launches(options, kBackward);
         const df_status status = call(*d.op, fixture.handles());
         std::string failure = status == DF_OK ? fixture.damage() : df_last_error();
         double ratio = 0;
@@ -81,7 +83,9 @@ void check_hopper(const Options& options, Report& report) {
             failure = j.failure;
             ratio = j.ratio;
         }
-        if (failure.empty() && before >= 0 && launches(options, s.kernel) == before) failure = std::string(s.kernel) + " did not serve";
+        if (failure.empty() && before >= 0 && launches(options, kForward) == before) failure = std::string(kForward) + " did not serve";
+        if (failure.empty() && before >= 0 && (launches(options, kBackward) != before_backward) != d.op->has_backward())
+            failure = std::string(kBackward) + " did not serve";
         const Tensor* lengths = d.op->find("lengths");
         if (failure.empty() && lengths != nullptr) { /* what lies behind the lengths must not count */
             const std::vector<unsigned char> clean = fixture.output_bits();
