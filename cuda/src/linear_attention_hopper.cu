@@ -15,13 +15,13 @@ namespace dualform::cuda {
 
 namespace {
 
-constexpr int kChunk = 64, kSweeps = 3, kWarps = 4;
-constexpr int kProducerRegisters = 40, kRegisters = 216; /* times 128 threads: half the register file */
+constexpr int kChunk = 64, kSweeps = 3;
 constexpr uint32_t kPanelBytes = kChunk * hopper::kRowBytes;
 
-/// Shared memory, in bytes from a multiple of 1024 on; half of what a multiprocessor has.
+/// Shared memory, in bytes from a multiple of 1024 on, and registers: half of what a multiprocessor has.
 template <int HS>
 struct Layout {
+    static constexpr int kProducerRegisters = 40, kRegisters = 216, kWarps = 4; /* that consume */
     static constexpr int kPanels = HS / hopper::kPanelColumns, kStages = HS == 64 ? 3 : 2;
     static constexpr uint32_t kX = 0, kY = kPanels * kPanelBytes, kZ = 2 * kY, kStageBytes = kZ + kPanelBytes;
     static constexpr uint32_t kStateAt = kStages * kStageBytes, kOutAt = kStateAt + HS * hopper::kRowBytes;
@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(2 * hopper::kWarpgroup, 2) linear_attention_wg
     if (threadIdx.x == 0) {
         for (int i = 0; i < kStages; ++i) {
             hopper::barrier_init(full + i, 1);
-            hopper::barrier_init(empty + i, kWarps);
+            hopper::barrier_init(empty + i, L::kWarps);
         }
         hopper::barrier_init_fence();
     }
@@ -105,7 +105,7 @@ __global__ void __launch_bounds__(2 * hopper::kWarpgroup, 2) linear_attention_wg
     __syncthreads();
 
     if (threadIdx.x < hopper::kWarpgroup) {
-        hopper::registers_decrease<kProducerRegisters>();
+        hopper::registers_decrease<L::kProducerRegisters>();
         if (threadIdx.x != 0) return;
         for (int i = 0; i < chunks; ++i) {
             const int stage = i % kStages, row = (s.reversed ? chunks - 1 - i : i) * kChunk;
@@ -121,7 +121,7 @@ __global__ void __launch_bounds__(2 * hopper::kWarpgroup, 2) linear_attention_wg
         return;
     }
 
-    hopper::registers_increase<kRegisters>();
+    hopper::registers_increase<L::kRegisters>();
     const int row = hopper::first_row(threadIdx.x), column = hopper::first_column(threadIdx.x);
     const int lane = threadIdx.x % kWarp, warp = threadIdx.x % hopper::kWarpgroup / kWarp;
     const bool leader = threadIdx.x == hopper::kWarpgroup;
@@ -164,7 +164,8 @@ __global__ void __launch_bounds__(2 * hopper::kWarpgroup, 2) linear_attention_wg
         hopper::wgmma_fence();
 #pragma unroll
         for (int step = 0; step < HS / 16; ++step)
-            hopper::wgmma<Major::kK, Major::kK>(scores, hopper::k_major(x, kPanelBytes, step), hopper::k_major(y, kPanelBytes, step), step > 0);
+            hopper::wgmma<Major::kK, Major::kK>(scores, hopper::k_major(x, kPanelBytes, step), hopper::k_major(y, kPanelBytes, step),
+                                                step > 0);
         hopper::wgmma_commit();
 #pragma unroll
         for (int step = 0; step < HS / 16; ++step)
