@@ -5,29 +5,14 @@
 // result has one owner, which sums in a fixed order (dk and dv loop over the group of query heads inside the block).
 //
 // A mask is always a range of keys per query (or of queries per key). What lies outside is passed over, never multiplied by 0.
+#include "attention.h"
 #include "kernels.h"
 #include "launch.h"
-#include "momentum.h"
 #include "tile.h"
 
 namespace dualform::cuda {
 
 namespace {
-
-/// A (B, rows, heads, HS) tensor.
-struct Heads {
-    Floats data;
-    int64_t batch = 0, row = 0, head = 0; /* strides */
-    __host__ __device__ Rows rows(int64_t b, int64_t h, int64_t begin, int64_t end) const {
-        Rows r;
-        r.data = data;
-        r.base = b * batch + h * head;
-        r.stride = row;
-        r.begin = begin;
-        r.end = end;
-        return r;
-    }
-};
 
 Heads heads(const df_view* view) {
     Heads h;
@@ -38,31 +23,7 @@ Heads heads(const df_view* view) {
     return h;
 }
 
-struct Problem {
-    Heads out, attn, dq, dk, dv, dout, q, k, v;
-    float* lse;
-    int64_t lse_batch, lse_head;
-    const int32_t* lengths;
-    int64_t lengths_stride;
-    Floats eta; /* absent: plain attention */
-    const double* carries;
-    const double* reverse_carries;
-    float* delta; /* (B, NH, T) */
-    MomentumChunks chunks;
-    int64_t queries, keys; /* T, S */
-    int query_heads, key_heads, head_size;
-    float scale;
-    bool causal;
-
-    __device__ int64_t length(int64_t b) const {
-        return lengths == nullptr ? keys : smaller<int64_t>(larger<int64_t>(lengths[b * lengths_stride], 0), keys);
-    }
-    /// Keys below this are seen by query t; 0 for a row outside the tensor.
-    __device__ int64_t limit(int64_t t, int64_t length) const {
-        if (t >= queries) return 0;
-        return causal ? larger<int64_t>(smaller(t + keys - queries + 1, length), 0) : length;
-    }
-};
+using Problem = AttentionProblem;
 
 constexpr int kDeltaRows = 4; /* per block of attention_backward_delta */
 static_assert(kRun * kWarp >= 256, "a warp covers the largest head size");
@@ -387,6 +348,7 @@ int attention_forward(const Call& call, const df_attention_args* args) {
         p.carries = scratch.as<double>();
         if (const int status = momentum_carries(call, args, p.chunks, scratch.as<double>())) return status;
     }
+    if (attention_mma_serves(p)) return attention_forward_mma(call, p, args->q->shape[0]);
     const int64_t blocks = args->q->shape[0] * p.query_heads * ceil_div(p.queries, kTile);
     return by_columns(call, p.head_size, [&](auto columns) {
         return launch(call, "attention_forward_tile", blocks, kTileThreads, 0, attention_forward_tile<decltype(columns)::value>, p);
@@ -416,7 +378,7 @@ int attention_backward(const Call& call, const df_attention_args* args) {
     }
     const int64_t query_blocks = batch * p.query_heads * ceil_div(p.queries, kTile);
     const int64_t key_blocks = batch * p.key_heads * ceil_div(p.keys, kTile);
-    const int status = by_columns(call, p.head_size, [&](auto columns) {
+    const int status = attention_mma_serves(p) ? attention_backward_mma(call, p, batch) : by_columns(call, p.head_size, [&](auto columns) {
         constexpr int kColumns = decltype(columns)::value;
         if (const int failed = launch(call, "attention_backward_queries", query_blocks, kTileThreads, 0,
                                       attention_backward_queries<kColumns>, p))

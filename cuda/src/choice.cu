@@ -35,8 +35,8 @@ struct Served {
     Kernels most;
 };
 constexpr Served kServed[] = {
-    {"attention_forward", Kernels::kPlain},
-    {"attention_backward", Kernels::kPlain},
+    {"attention_forward", Kernels::kMma},
+    {"attention_backward", Kernels::kMma},
     {"linear_attention_forward", Kernels::kHopper},
     {"linear_attention_backward", Kernels::kHopper}, /* ddecay: plain */
     {"delta_accumulate", Kernels::kMma},

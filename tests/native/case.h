@@ -115,6 +115,7 @@ public:
     };
 
     int dtype = DF_F32;
+    bool on_tensor_cores = false;  // its products are Arithmetic::products
     std::vector<Tensor> tensors;
     std::vector<Gradient> gradients;
     std::vector<Incoming> incoming;

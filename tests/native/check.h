@@ -24,16 +24,18 @@ struct Options {
     int64_t cases = 0;  // 0: the check's own number
     uint64_t seed = 1;
     bool exact_heap = false, aligned = false;
+    bool contiguous = false;
     int64_t T = 65536;  // of the memory check
     int threads = 0;    // 0: all
     std::vector<BackendOption> backend_options;
     std::map<std::string, int64_t> draw;  // dimensions and options of the cases that are given, by name
-    int mantissa = 24;                    // bits to which the candidate rounds float32 operands: tolerance.h
 
     int64_t number(int64_t own) const { return cases > 0 ? cases : own; }
     bool wants(const std::string& name) const { return op.empty() || op == name; }
     std::vector<int> dtypes() const { return dtype >= 0 ? std::vector<int>{dtype} : std::vector<int>{DF_F32, DF_BF16, DF_F64}; }
-    Placement placement() const { return exact_heap ? Placement::kExactHeap : aligned ? Placement::kAligned : Placement::kPadded; }
+    Placement placement() const {
+        return exact_heap ? Placement::kExactHeap : contiguous ? Placement::kPlain : aligned ? Placement::kAligned : Placement::kPadded;
+    }
 };
 
 /// Counts, and prints what failed or was skipped.
@@ -97,7 +99,7 @@ struct Judgement {
     double ratio = 0;
     std::string failure;
 };
-Judgement judge_outputs(const Case& c, const Values& values, const Fixture& fixture, int mantissa = 24);
+Judgement judge_outputs(const Case& c, const Values& values, const Fixture& fixture);
 
 void check_parity(const Options&, Report&);
 void check_gradients(const Options&, Report&);

@@ -1,7 +1,7 @@
 // df_tests: the native checks over the C ABI.
 //   df_tests [--check NAME] [--backend cpu|cuda|cuda-emulated] [--plugin PATH] [--op NAME] [--dtype F32|BF16|F64] [--cases N] [--seed N]
 //   [--threads N]
-//            [--exact-heap] [--aligned] [--T N] [--option BACKEND.KEY=VALUE]... [--draw NAME=NUMBER]... [--mantissa BITS] [--list]
+//            [--exact-heap | --contiguous | --aligned] [--T N] [--option BACKEND.KEY=VALUE]... [--draw NAME=NUMBER]... [--list]
 // Exit code 0: all passed; 1: something failed; 77: everything was skipped.
 #include <cstdio>
 #include <cstdlib>
@@ -55,6 +55,10 @@ int main(int argc, char** argv) {
             (flag == "--aligned" ? options.aligned : options.exact_heap) = true;
             continue;
         }
+        if (flag == "--contiguous") {
+            options.contiguous = true;
+            continue;
+        }
         if (i + 1 == argc) return usage((flag + " needs a value").c_str());
         const std::string value = argv[++i];
         if (flag == "--check")
@@ -73,8 +77,6 @@ int main(int argc, char** argv) {
             options.threads = std::atoi(value.c_str());
         else if (flag == "--T")
             options.T = std::atoll(value.c_str());
-        else if (flag == "--mantissa")
-            options.mantissa = std::atoi(value.c_str());
         else if (flag == "--option") {
             const size_t dot = value.find('.'), equals = value.find('=', dot == std::string::npos ? 0 : dot);
             if (dot == std::string::npos || equals == std::string::npos) return usage("--option is BACKEND.KEY=VALUE");
@@ -95,6 +97,17 @@ int main(int argc, char** argv) {
     for (const Check& c : kChecks)
         if (options.check == c.name) check = &c;
     if (check == nullptr) return usage((options.check + " is no check").c_str());
+
+    const auto chosen = [&](const char* key, const char* variable) {
+        std::string value = std::getenv(variable) != nullptr ? std::getenv(variable) : "";
+        for (const BackendOption& o : options.backend_options)
+            if (o.backend == options.backend && o.key == key) value = o.value;
+        return value;
+    };
+    if (const std::string kernels = chosen("kernels", "DUALFORM_KERNELS"); options.backend != "cpu" && (kernels == "mma" || kernels == "hopper")) {
+        const std::string precision = chosen("precision", "DUALFORM_PRECISION");
+        float32_operands() = precision == "tf32" ? Operands::kTf32 : precision == "bf16x3" ? Operands::kBf16x3 : Operands::kFloat32;
+    }
 
     Report report;
     df_device* probe = nullptr;

@@ -1,12 +1,14 @@
 // The only tolerances of the native tests.
 //
 // reference: the op in float64, written plainly (reference/). naive: the same plain op in the candidate's dtype: inputs rounded to it, sums
-// in its accumulation type, taken pairwise, and values a plain op would store rounded to it. Where the candidate is asked to multiply
-// float32 operands in fewer bits (df_tests --mantissa: 11 for tf32, 16 for two bfloat16), the naive op's operands are rounded to those.
+// in its accumulation type, taken pairwise, and values a plain op would store rounded to it.
 //   parity       max|candidate - reference| <= 2 max|naive - reference| + eps(dtype of the output) scale
 //   float64      max|candidate - reference| <= 1e-12 scale
 //   gradients    max|analytic - finite difference| <= 1e-7 scale
 //   identities   max|one way - the other way| <= 1e-12 scale
+// Where float32 operands are rounded on tensor cores (option cuda.precision), the naive op rounds the operands of its products and cuts
+// their sums alike (Arithmetic::products), and eps is that of an operand, 2^-10 (tf32) or 2^-17 (bf16x3), as 2^-7 is for bfloat16: the same
+// rule for another arithmetic, whose products are off by at most 2 2^-11 or 3 2^-18 (two operands kept to 2^-18, lo lo left out) of |x y|.
 // scale is the largest |reference|; for a gradient at least the largest incoming gradient, and for a logarithm at least 1 (an exact zero
 // must not divide by nothing).
 #pragma once
@@ -17,6 +19,7 @@
 #include <vector>
 
 #include "dualform/df.h"
+#include "reference/arithmetic.h"
 
 namespace dualform::test {
 
@@ -78,10 +81,18 @@ inline Verdict judge(double error, double tolerance) {
     return {error, tolerance, pass, ratio};
 }
 
-inline double parity_tolerance(int dtype, double naive_relative_error, double scale) {
+/// Distance between 1 and the next number that an operand of a product in this dtype can be.
+inline double operand_epsilon(int dtype) {
+    if (dtype == DF_F32 && float32_operands() == Operands::kTf32) return 0x1p-10;
+    if (dtype == DF_F32 && float32_operands() == Operands::kBf16x3) return 0x1p-17;
+    return epsilon(dtype);
+}
+
+/// multiplies_in: the dtype whose operands made the output on tensor cores; -1: made otherwise.
+inline double parity_tolerance(int dtype, double naive_relative_error, double scale, int multiplies_in = -1) {
     if (dtype == DF_I32) return 0;
     if (dtype == DF_F64) return kFloat64Tolerance * scale;
-    return (2 * naive_relative_error + epsilon(dtype)) * scale;
+    return (2 * naive_relative_error + (multiplies_in == DF_F32 ? operand_epsilon(DF_F32) : epsilon(dtype))) * scale;
 }
 
 }  // namespace dualform::test

@@ -13,6 +13,7 @@ public:
 
     void draw(Draw& d) override {
         dtype = d.dtype;
+        on_tensor_cores = true;
         // In F32 and BF16 the CPU computes up to 2^23 multiply-adds in double: large calls are those beyond.
         const bool large = d.flag("large", 0);
         const int64_t least = large ? 8388609 : 1, affordable = large ? 20000000 : d.differentiable ? 4000 : 300000;

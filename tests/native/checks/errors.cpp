@@ -198,6 +198,13 @@ void check_errors(const Options& options, Report& report) {
     r.refused("mean beyond F32", df_random_normal(p, 1, 0, -1e39, 1), "mean");
     r.refused("deviation beyond BF16", df_random_normal(half, 1, 0, 0, 3.4e38), "std");
     r.refused("hi nan", df_random_uniform(p, 1, 0, 0, nan), "hi");
+    if (options.backend != "cpu") {
+        const char* cuda = options.backend.c_str();
+        r.refused("kernels there are none of", df_backend_set_option(cuda, "kernels", "fast"), "kernels");
+        r.refused("a precision there is none of", df_backend_set_option(cuda, "precision", "fp8"), "precision");
+        r.refused("neither true nor false", df_backend_set_option(cuda, "deterministic", "yes"), "deterministic");
+        r.refused("an option there is none of", df_backend_set_option(cuda, "level", "avx2"), "option");
+    }
     if (options.backend == "cpu")  // CUDA serves no F64
         r.refused("hi - lo beyond F64", df_random_uniform(wide_range, 1, 0, -1.7e308, 1.7e308), "hi - lo");
 

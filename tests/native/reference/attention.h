@@ -65,7 +65,8 @@ AttentionResult<A> attention(const Arithmetic<A>& a, const AttentionSizes& z, co
                     const int64_t n = std::max<int64_t>(0, z.causal ? std::min(length, t + first + 1) : length);
                     A highest = -std::numeric_limits<A>::infinity(), raw_highest = highest;
                     for (int64_t s = 0; s < n; ++s) {
-                        const A dot = pairwise_sum<A>(HS, [&](int64_t i) { return q[at + static_cast<size_t>(i)] * k_b[s * row + i]; });
+                        const A dot = a.products(
+                            0, HS, [&](int64_t i) { return q[at + static_cast<size_t>(i)]; }, [&](int64_t i) { return k_b[s * row + i]; });
                         raw[static_cast<size_t>(s)] = scale * dot;
                         P_h[t * S + s] = a.stored(scale * dot);
                         highest = std::max(highest, P_h[t * S + s]);
@@ -78,10 +79,15 @@ AttentionResult<A> attention(const Arithmetic<A>& a, const AttentionSizes& z, co
                         lse = raw_highest +
                               std::log(pairwise_sum<A>(n, [&](int64_t s) { return std::exp(raw[static_cast<size_t>(s)] - raw_highest); }));
                         const A sum = pairwise_sum<A>(n, [&](int64_t s) { return std::exp(P_h[t * S + s] - highest); });
-                        for (int64_t s = 0; s < n; ++s) P_h[t * S + s] = a.stored(std::exp(P_h[t * S + s] - highest) / sum);
-                        for (int64_t i = 0; i < HS; ++i)
-                            r.attn[at + static_cast<size_t>(i)] =
-                                a.stored(pairwise_sum<A>(n, [&](int64_t s) { return P_h[t * S + s] * v_b[s * row + i]; }));
+                        // Tensor cores multiply the weights before they are divided: rounding comes first.
+                        const bool divides_last = a.operands != Operands::kFloat32;
+                        for (int64_t s = 0; s < n; ++s)
+                            P_h[t * S + s] = a.stored(std::exp(P_h[t * S + s] - highest) / (divides_last ? 1 : sum));
+                        for (int64_t i = 0; i < HS; ++i) {
+                            const A total = a.products(
+                                0, n, [&](int64_t s) { return P_h[t * S + s]; }, [&](int64_t s) { return v_b[s * row + i]; });
+                            r.attn[at + static_cast<size_t>(i)] = a.stored(total / (divides_last ? sum : 1));
+                        }
                     }
                     for (int64_t i = 0; i < HS; ++i) r.out[at + static_cast<size_t>(i)] = r.attn[at + static_cast<size_t>(i)];
                     if (!dout.empty()) {
@@ -90,13 +96,16 @@ AttentionResult<A> attention(const Arithmetic<A>& a, const AttentionSizes& z, co
                         for (int64_t s = 0; s < n; ++s) {
                             // As the op is declared, backward has the weights from the saved lse.
                             P_h[t * S + s] = a.stored(std::exp(raw[static_cast<size_t>(s)] - lse));
-                            const A dP = a.stored(
-                                pairwise_sum<A>(HS, [&](int64_t i) { return dout[at + static_cast<size_t>(i)] * v_b[s * row + i]; }));
+                            const A dP = a.stored(a.products(
+                                0, HS, [&](int64_t i) { return dout[at + static_cast<size_t>(i)]; },
+                                [&](int64_t i) { return v_b[s * row + i]; }));
                             dS_h[t * S + s] = a.stored(P_h[t * S + s] * (dP - delta));
                         }
                         for (int64_t i = 0; i < HS; ++i)
                             r.dq[at + static_cast<size_t>(i)] =
-                                scale * pairwise_sum<A>(n, [&](int64_t s) { return dS_h[t * S + s] * k_b[s * row + i]; });
+                                scale * a.products(
+                                            0, n, [&](int64_t s) { return dS_h[t * S + s]; },
+                                            [&](int64_t s) { return k_b[s * row + i]; });
                     }
                 }
             }
@@ -108,9 +117,13 @@ AttentionResult<A> attention(const Arithmetic<A>& a, const AttentionSizes& z, co
                             return static_cast<size_t>(((b * T + n % T) * z.NH + g * group + n / T) * HS + i);
                         };
                         r.dk[at] =
-                            scale * pairwise_sum<A>(group * T, [&](int64_t n) { return dS[static_cast<size_t>(n * S + s)] * q[query(n)]; });
+                            scale * a.products(
+                                        0, group * T, [&](int64_t n) { return dS[static_cast<size_t>(n * S + s)]; },
+                                        [&](int64_t n) { return q[query(n)]; });
                         r.dv[at] =
-                            pairwise_sum<A>(group * T, [&](int64_t n) { return P[static_cast<size_t>(n * S + s)] * dout[query(n)]; });
+                            a.products(
+                                0, group * T, [&](int64_t n) { return P[static_cast<size_t>(n * S + s)]; },
+                                [&](int64_t n) { return dout[query(n)]; });
                     }
             if (eta.empty()) continue;
 
@@ -122,8 +135,9 @@ AttentionResult<A> attention(const Arithmetic<A>& a, const AttentionSizes& z, co
                 const auto momentum = [&](int64_t p, int64_t i) {
                     if (eta[static_cast<size_t>(h)] == 0) return A(0);
                     const int64_t from = state_in.empty() ? 0 : first, to = std::min(p, length);
-                    A m = to > from ? pairwise_sum_from<A>(from, to - from,
-                                                           [&](int64_t s) { return eta_to[static_cast<size_t>(p - s)] * v_b[s * row + i]; })
+                    A m = to > from ? a.products(
+                                          from, to - from, [&](int64_t s) { return eta_to[static_cast<size_t>(p - s)]; },
+                                          [&](int64_t s) { return v_b[s * row + i]; })
                                     : A(0);
                     if (!state_in.empty())
                         m += eta_to[static_cast<size_t>(p - first)] * state_in[static_cast<size_t>((b * z.NH + h) * HS + i)];
@@ -148,8 +162,9 @@ AttentionResult<A> attention(const Arithmetic<A>& a, const AttentionSizes& z, co
                 for (int64_t s = 0; s < length; ++s) {
                     const int64_t t0 = std::max<int64_t>(0, s + 1 - first);  // queries after key s
                     for (int64_t i = 0; i < HS && t0 < T; ++i)
-                        r.dv[static_cast<size_t>(((b * S + s) * z.NKV + g) * HS + i)] += pairwise_sum_from<A>(
-                            t0, T - t0, [&](int64_t t) { return eta_to[static_cast<size_t>(t + first - s)] * dout_at(t)[i]; });
+                        r.dv[static_cast<size_t>(((b * S + s) * z.NKV + g) * HS + i)] += a.products(
+                            t0, T - t0, [&](int64_t t) { return eta_to[static_cast<size_t>(t + first - s)]; },
+                            [&](int64_t t) { return dout_at(t)[i]; });
                 }
             }
         }
