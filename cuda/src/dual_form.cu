@@ -51,9 +51,10 @@ __global__ void __launch_bounds__(kElementThreads) split_sum(Matrix high, Matrix
     }
 }
 
-int split(const Call& call, const Matrix& high, const Matrix& low, const Matrix& first, const Matrix& second, int64_t rows, int64_t columns) {
-    return launch(call, "split_sum", element_blocks(rows * columns, kElementThreads), kElementThreads, 0, split_sum, high, low, first, second,
-                  rows, columns);
+int split(const Call& call, const Matrix& high, const Matrix& low, const Matrix& first, const Matrix& second, int64_t rows,
+          int64_t columns) {
+    return launch(call, "split_sum", element_blocks(rows * columns, kElementThreads), kElementThreads, 0, split_sum, high, low, first,
+                  second, rows, columns);
 }
 
 /// Dense scratch rows as a matrix of a dtype.
@@ -95,7 +96,8 @@ int apply_in_parts(const Call& call, const Matrix& out, const Matrix& x, const M
     Scratch parts(call, half ? 2 * aligned : aligned), sums(call, half ? float_bytes(m, o) : 1);
     if (!parts) return parts.failure();
     if (!sums) return sums.failure();
-    const Matrix high = dense(parts.as<void>(), x.data.dtype, columns), low = half ? dense(parts.as<void>(aligned), DF_BF16, columns) : Matrix();
+    const Matrix high = dense(parts.as<void>(), x.data.dtype, columns);
+    const Matrix low = half ? dense(parts.as<void>(aligned), DF_BF16, columns) : Matrix();
     if (const int status = split(call, high, low, w, plus, rows, columns)) return status;
     const Matrix sum = half ? matrix(sums.as<float>(), o) : out;
     if (const int status = add_product(call, sum, x, transposed ? high : transpose(high), m, o, inner, true)) return status;

@@ -176,7 +176,8 @@ __global__ void __launch_bounds__(kStateThreads, Size == 256 ? 1 : 2) delta_mma(
 }
 
 /// One thread per element of a pass's weight: the pieces in order, to the first piece and to `store`.
-__global__ void __launch_bounds__(256) sum_pieces(Weight pieces, int64_t count, Weight store, bool adds, int64_t problems, int values, int keys) {
+__global__ void __launch_bounds__(256) sum_pieces(Weight pieces, int64_t count, Weight store, bool adds, int64_t problems, int values,
+                                                  int keys) {
     const int64_t size = static_cast<int64_t>(values) * keys;
     for (int64_t e = first_element(); e < problems * size; e += element_stride()) {
         const int64_t problem = e / size;

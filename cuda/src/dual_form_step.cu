@@ -8,7 +8,8 @@ namespace dualform::cuda {
 
 namespace {
 
-constexpr int kStepThreads = 256, kStepWarps = kStepThreads / kWarp, kOct = 8; /* elements of an access: 16 bytes of bf16, twice 16 of float32 */
+constexpr int kStepThreads = 256, kStepWarps = kStepThreads / kWarp;
+constexpr int kOct = 8; /* elements of an access: 16 bytes of bf16, twice 16 of float32 */
 constexpr int kOutColumns = 32, kColumnLanes = kOutColumns / kOct, kTermGroups = kStepThreads / kColumnLanes;
 
 struct DualStep {
@@ -48,7 +49,9 @@ __device__ inline Oct load_oct(const Floats& data, int64_t at, int there, bool v
     return oct;
 }
 
-__device__ inline int there(int64_t column, int64_t width) { return static_cast<int>(larger<int64_t>(0, smaller<int64_t>(kOct, width - column))); }
+__device__ inline int there(int64_t column, int64_t width) {
+    return static_cast<int>(larger<int64_t>(0, smaller<int64_t>(kOct, width - column)));
+}
 
 /// a . b over `width` elements, by a warp: every lane receives it.
 __device__ inline float dot_warp(const Floats& a, int64_t a_at, const Floats& b, int64_t b_at, int64_t width, bool vectors) {

@@ -69,7 +69,7 @@ constexpr Segments linear_attention_segments(int64_t tokens, int64_t blocks) {
     return {ceil_div(tokens, length), length};
 }
 static_assert(linear_attention_segments(8192, 132).count == 1 && linear_attention_segments(1023, 1).count == 1, "one pass");
-static_assert(linear_attention_segments(1024, 1).count == 2 && linear_attention_segments(1025, 1).length == 576, "the last segment is the short one");
+static_assert(linear_attention_segments(1024, 1).count == 2 && linear_attention_segments(1025, 1).length == 576, "the last is the short one");
 static_assert(linear_attention_segments(8192, 64).count == 5 && linear_attention_segments(8192, 64).length == 1664, "fills the device");
 
 /// ddecay, from a forward sweep that carries the state's derivative beside it. Nothing to do without ddecay.

@@ -15,15 +15,14 @@ namespace dualform::cuda {
 
 namespace {
 
-constexpr int kChunk = 64, kSweeps = 3, kWarps = 4;
-constexpr int kProducerRegisters = 40, kRegisters = 216; /* times 128 threads: half the register file */
+constexpr int kChunk = 64, kSweeps = 3;
 constexpr uint32_t kPanelBytes = kChunk * hopper::kRowBytes;
 
-/// Shared memory, in bytes from a multiple of 1024 on; half of what a multiprocessor has.
+/// Shared memory, in bytes from a multiple of 1024 on: half of what a multiprocessor has.
 template <int HS>
 struct Layout {
     static constexpr int kPanels = HS / hopper::kPanelColumns, kStages = HS == 64 ? 3 : 2;
-    static constexpr uint32_t kX = 0, kY = kPanels * kPanelBytes, kZ = 2 * kY, kStageBytes = kZ + kPanelBytes;
+    static constexpr uint32_t kY = kPanels * kPanelBytes /* x is at 0 */, kZ = 2 * kY, kStageBytes = kZ + kPanelBytes;
     static constexpr uint32_t kStateAt = kStages * kStageBytes, kOutAt = kStateAt + HS * hopper::kRowBytes;
     static constexpr uint32_t kBarriersAt = kOutAt + kPanelBytes;
     static constexpr size_t kBytes = hopper::kAtomBytes + kBarriersAt + 2 * kStages * sizeof(uint64_t);
@@ -43,6 +42,8 @@ struct Sweeps {
     int sweeps, batch, heads, head_size, tokens;
     Floats decay; /* absent: 1 */
 };
+
+#if DF_HOPPER_CODE && (defined(__CUDACC__) || defined(DF_CUDA_EMULATION))
 
 /// Powers of a head's decay, laid out so that a thread finds those of its rows and columns at constant distances from one address, whatever
 /// the direction: an address for each would take the registers that the state needs.
@@ -68,7 +69,6 @@ private:
     __device__ static float power(double decay, int m) { return static_cast<float>(pow(decay, static_cast<double>(m))); }
 };
 
-#if DF_HOPPER_CODE && (defined(__CUDACC__) || defined(DF_CUDA_EMULATION))
 __device__ inline float rest_of(float value, int part) {
     for (int i = 0; i < part; ++i) {
         const float rest = value - low_bf16(pack_bf16(value, 0.0f));
@@ -83,7 +83,8 @@ __global__ void __launch_bounds__(2 * hopper::kWarpgroup, 2) linear_attention_wg
 #if DF_HOPPER_CODE
     using hopper::Major;
     using L = Layout<HS>;
-    constexpr int kStages = L::kStages, kPanels = L::kPanels, kSteps = kChunk / 16;
+    constexpr int kStages = L::kStages, kPanels = L::kPanels, kSteps = kChunk / 16, kWarps = 4; /* that consume */
+    constexpr int kProducerRegisters = 40, kRegisters = 216; /* times 128 threads: half the register file */
     __shared__ Powers powers;
     char* const shared = hopper::aligned_shared();
     uint64_t *const full = reinterpret_cast<uint64_t*>(shared + L::kBarriersAt), *const empty = full + kStages;
@@ -113,7 +114,7 @@ __global__ void __launch_bounds__(2 * hopper::kWarpgroup, 2) linear_attention_wg
             char* const to = shared + stage * L::kStageBytes;
             hopper::barrier_arrive_expect(full + stage, L::kStageBytes);
             for (int panel = 0; panel < kPanels; ++panel) {
-                hopper::load_rows(to + L::kX + panel * kPanelBytes, &s.x, full + stage, panel * hopper::kPanelColumns, row, head, batch);
+                hopper::load_rows(to + panel * kPanelBytes, &s.x, full + stage, panel * hopper::kPanelColumns, row, head, batch);
                 hopper::load_rows(to + L::kY + panel * kPanelBytes, &s.y, full + stage, panel * hopper::kPanelColumns, row, head, batch);
             }
             hopper::load_rows(to + L::kZ, &s.z, full + stage, slice * hopper::kPanelColumns, row, head, batch);
@@ -148,7 +149,7 @@ __global__ void __launch_bounds__(2 * hopper::kWarpgroup, 2) linear_attention_wg
         const int stage = i % kStages, row0 = (s.reversed ? chunks - 1 - i : i) * kChunk;
         const int n = smaller(kChunk, p.tokens - row0);
         char *const y_tile = shared + stage * L::kStageBytes + L::kY;
-        const uint32_t x = hopper::shared_address(shared + stage * L::kStageBytes + L::kX), y = hopper::shared_address(y_tile);
+        const uint32_t x = hopper::shared_address(shared + stage * L::kStageBytes), y = hopper::shared_address(y_tile);
         const uint32_t z = hopper::shared_address(shared + stage * L::kStageBytes + L::kZ), r = hopper::shared_address(state_tile);
 #pragma unroll
         for (int panel = 0; panel < kPanels; ++panel)
@@ -164,7 +165,8 @@ __global__ void __launch_bounds__(2 * hopper::kWarpgroup, 2) linear_attention_wg
         hopper::wgmma_fence();
 #pragma unroll
         for (int step = 0; step < HS / 16; ++step)
-            hopper::wgmma<Major::kK, Major::kK>(scores, hopper::k_major(x, kPanelBytes, step), hopper::k_major(y, kPanelBytes, step), step > 0);
+            hopper::wgmma<Major::kK, Major::kK>(scores, hopper::k_major(x, kPanelBytes, step), hopper::k_major(y, kPanelBytes, step),
+                                                step > 0);
         hopper::wgmma_commit();
 #pragma unroll
         for (int step = 0; step < HS / 16; ++step)

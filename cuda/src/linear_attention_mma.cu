@@ -161,7 +161,8 @@ __global__ void __launch_bounds__(256) carry_segments(const Sweeps p) {
 template <int Size, int Chunk, int Parts, int Stages>
 int launch_sweeps(const Call& call, const char* name, const Sweeps& p) {
     const int64_t walked = p.segments.count - (p.ends_only ? 1 : 0);
-    return launch(call, name, p.sweeps * walked * p.batch * p.heads * p.slices, kStateThreads, StateTiles<Size, Chunk, Parts>::shared(Stages),
+    return launch(call, name, p.sweeps * walked * p.batch * p.heads * p.slices, kStateThreads,
+                  StateTiles<Size, Chunk, Parts>::shared(Stages),
                   linear_attention_mma<Size, Chunk, Parts, Stages>, p);
 }
 

@@ -294,7 +294,8 @@ __device__ inline void each_state_element(float (&state)[Size / 8][4], int value
 /// Rows row0.. of `rows`, columns column0.. plus the warp's 16: from accumulators. With `vectors` (columns in fours, their addresses
 /// multiples of the four's size) two lanes first exchange halves, so that a lane stores four neighbours and a warp whole sectors.
 template <int Chunk>
-__device__ inline void store_rows(const Rows& rows, const float (&out)[Chunk / 16][2][4], int64_t row0, int column0, int width, bool vectors) {
+__device__ inline void store_rows(const Rows& rows, const float (&out)[Chunk / 16][2][4], int64_t row0, int column0, int width,
+                                  bool vectors) {
     const int lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4, first = column0 + threadIdx.x / kWarp * 16;
     const bool odd = t % 2 != 0;
 #pragma unroll

@@ -29,7 +29,6 @@ struct Options {
     int64_t repeat = 0; // of the determinism check on a device, 0: its own number
     std::vector<BackendOption> backend_options;
     std::map<std::string, int64_t> draw;  // dimensions and options of the cases that are given, by name
-    int mantissa = 24;                    // bits to which the candidate rounds float32 operands: tolerance.h
 
     int64_t number(int64_t own) const { return cases > 0 ? cases : own; }
     bool wants(const std::string& name) const { return op.empty() || op == name; }
@@ -100,7 +99,7 @@ struct Judgement {
     double ratio = 0;
     std::string failure;
 };
-Judgement judge_outputs(const Case& c, const Values& values, const Fixture& fixture, int mantissa = 24);
+Judgement judge_outputs(const Case& c, const Values& values, const Fixture& fixture);
 
 void check_parity(const Options&, Report&);
 void check_gradients(const Options&, Report&);

@@ -1,7 +1,7 @@
 // df_tests: the native checks over the C ABI.
 //   df_tests [--check NAME] [--backend cpu|cuda|cuda-emulated] [--plugin PATH] [--op NAME] [--dtype F32|BF16|F64] [--cases N] [--seed N]
 //   [--threads N]
-//            [--exact-heap | --aligned | --contiguous] [--T N] [--option BACKEND.KEY=VALUE]... [--draw NAME=NUMBER]... [--mantissa BITS] [--list]
+//            [--exact-heap | --aligned | --contiguous] [--T N] [--option BACKEND.KEY=VALUE]... [--draw NAME=NUMBER]... [--list]
 // Exit code 0: all passed; 1: something failed; 77: everything was skipped.
 #include <cstdio>
 #include <cstdlib>
@@ -78,8 +78,6 @@ int main(int argc, char** argv) {
             options.threads = std::atoi(value.c_str());
         else if (flag == "--T")
             options.T = std::atoll(value.c_str());
-        else if (flag == "--mantissa")
-            options.mantissa = std::atoi(value.c_str());
         else if (flag == "--option") {
             const size_t dot = value.find('.'), equals = value.find('=', dot == std::string::npos ? 0 : dot);
             if (dot == std::string::npos || equals == std::string::npos) return usage("--option is BACKEND.KEY=VALUE");

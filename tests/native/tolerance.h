@@ -1,8 +1,7 @@
 // The only tolerances of the native tests.
 //
 // reference: the op in float64, written plainly (reference/). naive: the same plain op in the candidate's dtype: inputs rounded to it, sums
-// in its accumulation type, taken pairwise, and values a plain op would store rounded to it. Where the candidate is asked to multiply
-// float32 operands in fewer bits (df_tests --mantissa: 11 for tf32, 16 for two bfloat16), the naive op's operands are rounded to those.
+// in its accumulation type, taken pairwise, and values a plain op would store rounded to it.
 //   parity       max|candidate - reference| <= 2 max|naive - reference| + eps(dtype of the output) scale
 //   float64      max|candidate - reference| <= 1e-12 scale
 //   gradients    max|analytic - finite difference| <= 1e-7 scale

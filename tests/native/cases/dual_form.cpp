@@ -9,6 +9,7 @@ class DeltaAccumulateCase : public Case {
 public:
     void draw(Draw& d) override {
         dtype = d.dtype;
+        on_tensor_cores = true;
         d.until([&] { return (N_ = d.dim("N", 768)) * (O_ = d.dim("O")) * (I_ = d.dim("I")) <= 300000; });
         accumulate_ = d.flag("accumulate");
         input("e", {N_, O_}, d.data());
@@ -20,7 +21,7 @@ public:
     void expect(Values& v, bool exact) const override {
         in_arithmetic(dtype, exact, [&](auto a) {
             using A = typename decltype(a)::Type;
-            put(v, "delta_w", a, outer_products<A>(numbers<A>(v["e"]), numbers<A>(v["xp"]), N_, O_, I_), exact);
+            put(v, "delta_w", a, outer_products<A>(a, numbers<A>(v["e"]), numbers<A>(v["xp"]), N_, O_, I_), exact);
         });
     }
 
@@ -33,6 +34,7 @@ class DeltaApplyCase : public Case {
 public:
     void draw(Draw& d) override {
         dtype = d.dtype;
+        on_tensor_cores = true;
         d.until([&] { return (M_ = d.dim("M")) * (O_ = d.dim("O")) * (I_ = d.dim("I")) <= 300000; });
         input("x", {M_, I_}, d.data());
         if (d.flag("w0")) input("w0", {O_, I_}, d.plain());
@@ -47,7 +49,7 @@ public:
             std::vector<A> w = numbers<A>(v["delta_w"]);
             const std::vector<A> w0 = numbers<A>(v, *this, "w0");
             for (size_t i = 0; i < w0.size(); ++i) w[i] += w0[i];
-            put(v, "out", a, product<A>(numbers<A>(v["x"]), w, M_, I_, O_, true), exact);
+            put(v, "out", a, product<A>(a, numbers<A>(v["x"]), w, M_, I_, O_, true), exact);
         });
     }
 
@@ -59,6 +61,7 @@ class DualFormCase : public Case {
 public:
     void draw(Draw& d) override {
         dtype = d.dtype;
+        on_tensor_cores = true;
         d.until([&] {
             P_ = d.flag("batch", 0.3) ? d.dim("P", 5) : 0;
             M_ = d.dim("M");
@@ -114,15 +117,15 @@ public:
                     return std::vector<A>(all.begin() + p * size, all.begin() + (p + 1) * size);
                 };
                 const auto e = part("e", N_ * O_), xp = part("xp", N_ * I_), x = part("x", M_ * I_), dout = part("dout", M_ * O_);
-                const auto dw_p = outer_products<A>(e, xp, N_, O_, I_), G_p = outer_products<A>(dout, x, M_, O_, I_);
+                const auto dw_p = outer_products<A>(a, e, xp, N_, O_, I_), G_p = outer_products<A>(a, dout, x, M_, O_, I_);
                 auto w = part("w0", O_ * I_);
                 for (size_t i = 0; i < w.size(); ++i) w[i] += dw_p[i];
-                join(out, product<A>(x, w, M_, I_, O_, true));
+                join(out, product<A>(a, x, w, M_, I_, O_, true));
                 join(delta_w, dw_p);
                 join(G, G_p);
-                join(de, product<A>(xp, G_p, N_, I_, O_, true));
-                join(dxp, product<A>(e, G_p, N_, O_, I_, false));
-                join(dx, product<A>(dout, w, M_, O_, I_, false));
+                join(de, product<A>(a, xp, G_p, N_, I_, O_, true));
+                join(dxp, product<A>(a, e, G_p, N_, O_, I_, false));
+                join(dx, product<A>(a, dout, w, M_, O_, I_, false));
             }
             put(v, "out", a, out, exact);
             put(v, "delta_w", a, delta_w, exact);

@@ -8,6 +8,7 @@ class LinearAttentionCase : public Case {
 public:
     void draw(Draw& d) override {
         dtype = d.dtype;
+        on_tensor_cores = true;
         d.until([&] {
             B_ = d.dim("B", 4);
             NH_ = d.dim("NH", 4);
@@ -68,7 +69,7 @@ public:
             using A = typename decltype(a)::Type;
             const auto n = [&](const char* name) { return numbers<A>(v, *this, name); };
             const auto r =
-                linear_attention<A>(B_, T_, NH_, HS_, n("q"), n("k"), n("v"), n("decay"), n("state_in"), n("dout"), n("dstate_out"));
+                linear_attention<A>(a, B_, T_, NH_, HS_, n("q"), n("k"), n("v"), n("decay"), n("state_in"), n("dout"), n("dstate_out"));
             put(v, "out", a, r.out, exact);
             put(v, "state_out", a, r.state_out, exact);
             put(v, "dq", a, r.dq, exact);

@@ -34,7 +34,7 @@ void check_parity(const Options& options, Report& report) {
                 }
                 std::string failure = status == DF_OK ? fixture.damage() : df_last_error();
                 if (failure.empty()) {
-                    const Judgement j = judge_outputs(*d.op, d.values, fixture, options.mantissa);
+                    const Judgement j = judge_outputs(*d.op, d.values, fixture);
                     if (!(j.ratio <= worst)) worst = j.ratio;
                     failure = j.failure;
                 }
