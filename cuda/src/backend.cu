@@ -238,7 +238,7 @@ int describe(char* json, size_t n, df_error* error) {
     text.add("},\"nccl\":");
     describe_nccl(text);
     text.add(",\"matmul\":\"%s\"", lt.found ? "cublaslt" : "own tiled kernel");
-    char choices[512];
+    char choices[1024];
     describe_choices(choices, sizeof choices);
     text.add("%s", choices);
 #ifdef DF_CUDA_EMULATION

@@ -46,6 +46,7 @@ constexpr Served kServed[] = {
     {"residual_layernorm", Kernels::kMma},
     {"bias_gelu", Kernels::kMma},
     {"cross_entropy", Kernels::kMma},
+    {"adamw", Kernels::kMma},
 };
 
 int find(const Option& option, const char* source, const char* value, int* found, df_error* error) {

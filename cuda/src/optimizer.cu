@@ -1,5 +1,6 @@
 // Optimizer steps (one thread per element, or AdamW over all parameters at once, state kept in float) and the gradient norm (two stages,
 // double, fixed order).
+#include "choice.h"
 #include "kernels.h"
 #include "launch.h"
 #include "vectors.h"
@@ -74,7 +75,7 @@ constexpr int kRounds = 4;  /* groups of a thread: enough loads in flight, and a
 constexpr int64_t kFlatChunk = kThreads * kGroup * kRounds;
 
 /// One block per chunk of a part, counted in groups of the whole tensor so that whole groups are aligned; groups that reach over the part's
-/// ends go element by element. 28 bytes moved per element of a float parameter (4 read and 3 written), 30 with a master copy and
+/// ends go element by element, all groups without `vectors` (kernels "plain", or a tensor that is not aligned). 28 bytes moved per element of a float parameter (4 read and 3 written), 30 with a master copy and
 /// bfloat16 values and float gradients.
 __global__ void __launch_bounds__(kThreads) adamw_flat(FlatStep p, bool vectors) {
     __shared__ double lr, corrections[2];
@@ -218,7 +219,7 @@ int adamw_parts(const Call& call, const df_optimizer_args* args) {
     p.eps = args->eps;
     p.correction1 = 1 - pow(args->beta1, static_cast<double>(args->step));
     p.correction2 = 1 - pow(args->beta2, static_cast<double>(args->step));
-    bool vectors = true;
+    bool vectors = kernels() != Kernels::kPlain;
     for (const Floats& x : {p.param, p.m, p.v, p.master, p.grad}) vectors = vectors && is_aligned<kGroup>(x);
     for (int first = 0; first < args->range_count; first += kParts) {
         p.parts = smaller(kParts, args->range_count - first);

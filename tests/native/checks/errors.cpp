@@ -186,6 +186,32 @@ void check_errors(const Options& options, Report& report) {
     r.refused("rate nan", df_adamw_step(p, m, s, nullptr, g, nullptr, nan, 0.9, 0.9, 1e-8, 0, 1), "lr");
     r.refused("momentum without a buffer", df_sgd_step(p, nullptr, nullptr, g, nullptr, 1, 0.9, 0), "momentum_buffer");
     r.refused("norm 0", df_clip_scale(norm, loss, 0), "max_norm");
+    {
+        const Array flat(device, dtype, {6}), fm(device, dtype, {6}), fv(device, dtype, {6}), fg(device, dtype, {6}), rates(device, dtype, {2}),
+            count(device, DF_I32, {}), two(device, DF_I32, {2}), three_words(device, DF_I32, {3});
+        const int64_t good[] = {0, 3, 3, 6}, overlapping[] = {0, 4, 3, 6}, empty[] = {0, 3, 4, 4}, beyond[] = {0, 3, 3, 7}, before[] = {-1, 3, 3, 6};
+        const double decays[] = {0.1, 0}, bad_decays[] = {nan, 0};
+        const auto adamw = [&](df_tensor* param, const df_tensor* r1, const df_tensor* s1, const int64_t* bounds, const double* weight_decays, int n,
+                               double lr, int64_t step) {
+            return df_adamw_ranges(param, fm, fv, nullptr, fg, nullptr, r1, s1, bounds, weight_decays, n, lr, 0.9, 0.9, 1e-8, step);
+        };
+        require_ok(adamw(flat, nullptr, nullptr, good, decays, 0, 0.1, 1), "no part");
+        r.refused("parts that overlap", adamw(flat, nullptr, nullptr, overlapping, decays, 2, 0.1, 1), "bounds: part 1");
+        r.refused("an empty part", adamw(flat, nullptr, nullptr, empty, decays, 2, 0.1, 1), "bounds: part 1");
+        r.refused("a part beyond the end", adamw(flat, nullptr, nullptr, beyond, decays, 2, 0.1, 1), "bounds: part 1");
+        r.refused("a part before the start", adamw(flat, nullptr, nullptr, before, decays, 2, 0.1, 1), "bounds: part 0");
+        r.refused("no bounds", adamw(flat, nullptr, nullptr, nullptr, decays, 2, 0.1, 1), "bounds");
+        r.refused("no decays", adamw(flat, nullptr, nullptr, good, nullptr, 2, 0.1, 1), "weight_decays");
+        r.refused("a decay nan", adamw(flat, nullptr, nullptr, good, bad_decays, 2, 0.1, 1), "weight_decays");
+        r.refused("fewer than no parts", adamw(flat, nullptr, nullptr, good, decays, -1, 0.1, 1), "count");
+        r.refused("rates without steps", adamw(flat, rates, nullptr, good, decays, 2, 0.1, 1), "steps");
+        r.refused("steps without rates", adamw(flat, nullptr, count, good, decays, 2, 0.1, 1), "rates");
+        r.refused("two counts of steps", adamw(flat, rates, two, good, decays, 2, 0.1, 1), "steps");
+        r.refused("step 0 of all parts", adamw(flat, nullptr, nullptr, good, decays, 2, 0.1, 0), "step");
+        r.refused("rate nan of all parts", adamw(flat, nullptr, nullptr, good, decays, 2, nan, 1), "lr");
+        r.refused("a state of three words", df_random_normal_next(flat, three_words, 0, 1), "state");
+        r.refused("a state that is none", df_random_uniform_next(flat, nullptr, 0, 1), "state");
+    }
     r.refused("an empty range", df_random_uniform(p, 1, 0, 2, 2), "hi");
     r.refused("a negative deviation", df_random_normal(p, 1, 0, 0, -1), "std");
     // Bounds that the dtype of out would round to infinity, and a range wider than any number.
