@@ -85,6 +85,11 @@ else
     app=$root/cli/target
     if [[ -z $native ]]; then
         native=$root/.dualform/gpu-check
+        # Before minutes of compiling: a machine without a driver has no device.
+        if [[ $backend == cuda && ! -e /dev/nvidiactl && ! -e /dev/dxg ]] && ! nvidia-smi -L >/dev/null 2>&1; then
+            echo "gpu-check: no device to check: there is no NVIDIA driver on this machine (--backend cpu makes a dry run)." >&2
+            exit 3
+        fi
         nvcc=${CUDACXX:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}
         if [[ $backend == cuda && ! -x $nvcc ]]; then
             echo "gpu-check: there is no nvcc to build the CUDA plug-in with, and no --native DIR that holds a built one." >&2
