@@ -234,8 +234,17 @@ stage_native() { # CHECK KERNELS PRECISION
     esac
     [[ $check == determinism && $backend == cuda-emulated ]] && arguments+=(--op affine)
     [[ -n $dry && $check == parity && $backend == cuda-emulated ]] && arguments+=(--op attention)
+    # Hopper's backward pass has one order of its sums where it is asked to.
+    [[ $check == determinism ]] && export DUALFORM_DETERMINISTIC=true
     limited 150 "$df_tests" "${arguments[@]}"
-    judge $? "$since"
+    local code=$?
+    if [[ $check == hopper && $code == 0 ]]; then
+        export DUALFORM_DETERMINISTIC=true
+        limited 150 "$df_tests" "${arguments[@]}"
+        code=$?
+    fi
+    judge $code "$since"
+    unset DUALFORM_DETERMINISTIC
     export DUALFORM_KERNELS=plain DUALFORM_PRECISION=float32
 }
 
@@ -252,9 +261,7 @@ stage_tiles() {
 stage_repeat() { # KERNELS
     local since=$SECONDS line code=0 n=1000
     [[ -n $dry ]] && n=3
-    export DUALFORM_KERNELS=$1
-    # The hopper backward is deterministic when it is asked to be.
-    export DUALFORM_DETERMINISTIC=true
+    export DUALFORM_KERNELS=$1 DUALFORM_DETERMINISTIC=true
     : >"$work/all"
     while read -r line; do
         [[ -n $line ]] || continue
