@@ -85,6 +85,11 @@ else
     app=$root/cli/target
     if [[ -z $native ]]; then
         native=$root/.dualform/gpu-check
+        # Before minutes of compiling: a machine without a driver has no device.
+        if [[ $backend == cuda && ! -e /dev/nvidiactl && ! -e /dev/dxg ]] && ! nvidia-smi -L >/dev/null 2>&1; then
+            echo "gpu-check: no device to check: there is no NVIDIA driver on this machine (--backend cpu makes a dry run)." >&2
+            exit 3
+        fi
         nvcc=${CUDACXX:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}
         if [[ $backend == cuda && ! -x $nvcc ]]; then
             echo "gpu-check: there is no nvcc to build the CUDA plug-in with, and no --native DIR that holds a built one." >&2
@@ -211,6 +216,8 @@ stage_native() { # CHECK KERNELS PRECISION
         check=parity arguments+=("$flag" --seed 5000)
     fi
     arguments+=(--check "$check")
+    # Its cases are large for the emulation; the build's own tests run them there.
+    [[ -z $dry || $check != hopper ]] || { record SKIPPED 0 'not in a dry run'; return; }
     has_check "$check" || { record SKIPPED 0 "this build has no check $check"; return; }
     case $3 in tf32) knows --mantissa 11 && arguments+=(--mantissa 11) ;; bf16x3) knows --mantissa 16 && arguments+=(--mantissa 16) ;; esac
     export DUALFORM_KERNELS=$2 DUALFORM_PRECISION=$3
@@ -227,8 +234,17 @@ stage_native() { # CHECK KERNELS PRECISION
     esac
     [[ $check == determinism && $backend == cuda-emulated ]] && arguments+=(--op affine)
     [[ -n $dry && $check == parity && $backend == cuda-emulated ]] && arguments+=(--op attention)
+    # Hopper's backward pass has one order of its sums where it is asked to.
+    [[ $check == determinism ]] && export DUALFORM_DETERMINISTIC=true
     limited 150 "$df_tests" "${arguments[@]}"
-    judge $? "$since"
+    local code=$?
+    if [[ $check == hopper && $code == 0 ]]; then
+        export DUALFORM_DETERMINISTIC=true
+        limited 150 "$df_tests" "${arguments[@]}"
+        code=$?
+    fi
+    judge $code "$since"
+    unset DUALFORM_DETERMINISTIC
     export DUALFORM_KERNELS=plain DUALFORM_PRECISION=float32
 }
 
@@ -245,9 +261,7 @@ stage_tiles() {
 stage_repeat() { # KERNELS
     local since=$SECONDS line code=0 n=1000
     [[ -n $dry ]] && n=3
-    export DUALFORM_KERNELS=$1
-    # The hopper backward is deterministic when it is asked to be.
-    export DUALFORM_DETERMINISTIC=true
+    export DUALFORM_KERNELS=$1 DUALFORM_DETERMINISTIC=true
     : >"$work/all"
     while read -r line; do
         [[ -n $line ]] || continue

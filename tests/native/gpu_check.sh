@@ -60,6 +60,10 @@ ln -s "$build/libdualform.so" "$build/bench/df_bench" "$build/tests/df_tests" "$
 run 3 --native "$folder/none" --out "$folder/never"
 says 'no device to check:'
 [ "$(wc -l < "$folder/log")" = 1 ] && [ ! -e "$folder/never" ] && ok || fail "not one sentence: $(cat "$folder/log")"
+if [ ! -e /dev/nvidiactl ] && [ ! -e /dev/dxg ]; then
+    run 3 --out "$folder/never"
+    says 'no device to check: there is no NVIDIA driver'
+fi
 run 2 --backend tpu
 run 2 --kernels fast
 run 2 --minutes -1
