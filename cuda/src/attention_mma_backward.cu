@@ -352,7 +352,7 @@ int attention_backward_mma(const Call& call, const AttentionProblem& p, int64_t 
         return serve<Queries<kTf32, 128, false, 32, 1>, Keys<kTf32, 128, false, 128, 32, 1, 1>>(call, p, batch);
     }
     if (HS <= 64) return serve<Queries<kBf16x3, 64, false, 64, 2>, Keys<kBf16x3, 64, false, 64, 32, 1, 2>>(call, p, batch);
-    return serve<Queries<kBf16x3, 128, false, 32, 1>, Keys<kBf16x3, 128, false, 128, 32, 1, 1>>(call, p, batch);
+    return serve<Queries<kBf16x3, 128, false, 32, 1>, Keys<kBf16x3, 128, false, 128, 16, 1, 1>>(call, p, batch);
 }
 
 }  // namespace dualform::cuda
