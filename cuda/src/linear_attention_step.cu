@@ -1,7 +1,7 @@
 // One token of causal linear attention, as decoding calls it: S = decay S + v (x) k, out = S q, in float32 whatever the inputs.
 //
-// Memory decides: a state of HS^2 floats is read once and written once, in 16-byte accesses, and nothing else is large. One block per
-// (b, head, 32 rows of S), 8 rows a warp, of which the loads of 4 groups are in flight at once.
+// Memory decides: a state of HS^2 floats is read once and written once, in 16-byte accesses, and nothing else is large. A row is read by as
+// many lanes as it has pieces of 16 bytes, at most 32; one block per (b, head, 4 rows for each such group of lanes), the 4 in flight at once.
 #include "launch.h"
 #include "linear_attention.h"
 #include "running_state.h"
