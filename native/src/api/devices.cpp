@@ -128,6 +128,7 @@ df_status df_device_peak_gflops(df_device* device, df_dtype dtype, double* gflop
 df_status df_device_start_timer(df_device* device) {
     return guard([&] {
         require(device);
+        dualform::refuse_under_capture(device, "timing");
         df_error error = {};
         check(device->backend->start_timer(device->queue, &error), error);
     });
@@ -137,6 +138,7 @@ df_status df_device_stop_timer(df_device* device, double* seconds) {
     return guard([&] {
         require(device);
         if (seconds == nullptr) raise(DF_INVALID_ARGUMENT, "seconds: null");
+        dualform::refuse_under_capture(device, "timing");
         *seconds = 0;
         df_error error = {};
         check(device->backend->stop_timer(device->queue, seconds, &error), error);
