@@ -219,7 +219,6 @@ stage_native() { # CHECK KERNELS PRECISION
     # Its cases are large for the emulation; the build's own tests run them there.
     [[ -z $dry || $check != hopper ]] || { record SKIPPED 0 'not in a dry run'; return; }
     has_check "$check" || { record SKIPPED 0 "this build has no check $check"; return; }
-    case $3 in tf32) knows --mantissa 11 && arguments+=(--mantissa 11) ;; bf16x3) knows --mantissa 16 && arguments+=(--mantissa 16) ;; esac
     export DUALFORM_KERNELS=$2 DUALFORM_PRECISION=$3
     [[ $3 == float32 ]] || arguments+=(--dtype F32)
     case $check in
@@ -420,7 +419,7 @@ gelu --shape 16384,12288 --dtype bf16 --pass forward
 gelu --shape 16384,12288 --dtype bf16 --pass backward
 cross-entropy --shape 8192,50304 --dtype bf16 --pass both
 embedding --shape 16,1024,50304,768 --dtype bf16 --pass both
-adamw --shape 124000000 --dtype bf16
+adamw-ranges --shape 124000000 --dtype bf16
 copy --shape 200000000 --dtype bf16
 LINES
 }

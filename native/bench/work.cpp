@@ -129,18 +129,6 @@ Work linear_attention_step() {
     return w;
 }
 
-/// Views of one problem of many, made by the run that owns the whole.
-df_tensor* part(df_tensor* whole, int64_t index, std::vector<std::shared_ptr<df_tensor>>* owned) {
-    if (whole == nullptr) return nullptr;
-    int64_t shape[DF_MAX_RANK], stride[DF_MAX_RANK];
-    const int rank = df_tensor_rank(whole) - 1;
-    for (int i = 0; i < rank; ++i) shape[i] = df_tensor_dim(whole, i + 1), stride[i] = df_tensor_stride(whole, i + 1);
-    df_tensor* view = nullptr;
-    require(df_tensor_view(whole, rank, shape, stride, index * df_tensor_stride(whole, 0), &view));
-    owned->emplace_back(view, df_tensor_destroy);
-    return view;
-}
-
 Work dual_form() {
     Work w;
     w.name = "dual-form";
@@ -160,28 +148,11 @@ Work dual_form() {
         t.push_back(gradient("dx", {P, M, I}));
         return t;
     };
-    w.calls = [](const Handles& t, const Sizes& s, Pass, const Settings&) -> Calls {
-        struct One {
-            df_tensor *out, *w0, *e, *xp, *x, *dout, *dw0, *de, *dxp, *dx;
-        };
-        auto owned = std::make_shared<std::vector<std::shared_ptr<df_tensor>>>();
-        std::vector<One> problems;
-        for (int64_t i = 0; i < s[0]; ++i) {
-            const auto of = [&](const char* name) { return part(t[name], i, owned.get()); };
-            problems.push_back({of("out"), of("w0"), of("e"), of("xp"), of("x"), of("dout"), of("dw0"), of("de"), of("dxp"), of("dx")});
-        }
-        return {[owned, problems] {
-                    for (const One& p : problems)
-                        if (const df_status status = df_dual_form_forward(p.out, nullptr, p.w0, p.e, p.xp, p.x, DF_FORM_AUTO)) return status;
-                    return DF_OK;
-                },
-                [owned, problems] {
-                    for (const One& p : problems)
-                        if (const df_status status =
-                                df_dual_form_backward(p.dw0, p.de, p.dxp, p.dx, p.dout, p.w0, p.e, p.xp, p.x, DF_FORM_AUTO, 0))
-                            return status;
-                    return DF_OK;
-                }};
+    w.calls = [](const Handles& t, const Sizes&, Pass, const Settings&) -> Calls {
+        df_tensor *out = t["out"], *w0 = t["w0"], *e = t["e"], *xp = t["xp"], *x = t["x"], *dout = t["dout"], *dw0 = t["dw0"], *de = t["de"],
+                  *dxp = t["dxp"], *dx = t["dx"];
+        return {[=] { return df_dual_form_forward(out, nullptr, w0, e, xp, x, DF_FORM_AUTO); },
+                [=] { return df_dual_form_backward(dw0, de, dxp, dx, dout, w0, e, xp, x, DF_FORM_AUTO, 0); }};
     };
     // Forward in the cheaper of both forms; backward the four products of its formulas, and deltaW once more.
     w.flops = [](const Sizes& s, Pass pass, const Settings&) {
@@ -490,22 +461,35 @@ Work clip_scale() {
 
 Declared updated(const char* name, int64_t n, Draws draws, Type type) { return {name, {{"N", n}}, draws, type, "ff", Declared::kForward}; }
 
-/// Parameters in bfloat16 have a copy in float32, as in training.
-Work optimizer(const char* name, bool adamw) {
+enum class Rule { kSgd, kAdamw, kAdamwRanges };
+
+/// Parameters in bfloat16 have a copy in float32, as in training. kAdamwRanges: as many parts as the tensors of a small model, in one call.
+Work optimizer(const char* name, Rule rule) {
     Work w;
     w.name = name;
     w.layouts = {"N"};
-    w.tensors = [adamw](const Sizes& s, Pass, const Settings& set) {
+    w.tensors = [rule](const Sizes& s, Pass, const Settings& set) {
         std::vector<Declared> t = {updated("param", s[0], normal(), Type::kCompute), updated("m", s[0], uniform(-1, 1), Type::kSums),
                                    input("grad", {{"N", s[0]}}, normal(), "f")};
         if (set.master) t.push_back(updated("master", s[0], normal(), Type::kSums));
-        if (adamw) t.push_back(updated("v", s[0], uniform(0.5, 1.5), Type::kSums));
+        if (rule != Rule::kSgd) t.push_back(updated("v", s[0], uniform(0.5, 1.5), Type::kSums));
         return t;
     };
-    w.calls = [adamw](const Handles& t, const Sizes&, Pass, const Settings&) -> Calls {
+    w.calls = [rule](const Handles& t, const Sizes& s, Pass, const Settings&) -> Calls {
         df_tensor *param = t["param"], *m = t["m"], *v = t["v"], *grad = t["grad"], *master = t["master"];
-        if (!adamw) return {[=] { return df_sgd_step(param, m, master, grad, nullptr, 1e-3, 0.9, 0.1); }, nullptr};
+        if (rule == Rule::kSgd) return {[=] { return df_sgd_step(param, m, master, grad, nullptr, 1e-3, 0.9, 0.1); }, nullptr};
         const auto step = std::make_shared<int64_t>(0);
+        if (rule == Rule::kAdamwRanges) {
+            const int count = static_cast<int>(std::min<int64_t>(75, s[0]));
+            std::vector<int64_t> bounds;
+            for (int64_t i = 0; i < count; ++i) bounds.insert(bounds.end(), {s[0] * i / count, s[0] * (i + 1) / count});
+            const std::vector<double> decays(static_cast<size_t>(count), 0.1);
+            return {[=] {
+                        return df_adamw_ranges(param, m, v, master, grad, nullptr, nullptr, nullptr, bounds.data(), decays.data(), count, 1e-3, 0.9,
+                                               0.95, 1e-8, ++*step);
+                    },
+                    nullptr};
+        }
         return {[=] { return df_adamw_step(param, m, v, master, grad, nullptr, 1e-3, 0.9, 0.95, 1e-8, 0.1, ++*step); }, nullptr};
     };
     w.cuts = {{"N"}};
@@ -527,8 +511,9 @@ Work random_work(const char* name, bool is_normal) {
 std::vector<Work> make_works() {
     std::vector<Work> all = {attention("attention", false), attention("momentum-attention", true), linear_attention(), linear_attention_step(),
                              dual_form(), delta_accumulate(), delta_apply(), matmul(), bias_backward(), layernorm("layernorm", false),
-                             layernorm("residual-layernorm", true), gelu(), embedding(), cross_entropy(), optimizer("adamw", true),
-                             optimizer("sgd", false), squared_norm(), clip_scale()};
+                             layernorm("residual-layernorm", true), gelu(), embedding(), cross_entropy(), optimizer("adamw", Rule::kAdamw),
+                             optimizer("adamw-ranges", Rule::kAdamwRanges),
+                             optimizer("sgd", Rule::kSgd), squared_norm(), clip_scale()};
     const char* const unary[] = {"neg", "exp", "log", "sqrt", "rsqrt", "reciprocal", "square", "abs", "tanh", "sigmoid", "relu", "sin", "cos"};
     for (int i = 0; i <= DF_UNARY_COS; ++i)
         all.push_back(simple({unary[i],
