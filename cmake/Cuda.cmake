@@ -58,6 +58,10 @@ endif()
 if(DF_TESTS)
   add_library(dualform_cuda_emulated MODULE ${DF_ROOT}/cuda/src/emulation/cuda_on_host.cpp
     ${DF_ROOT}/cuda/src/emulation/hopper_on_host.cpp)
+  if(DF_SANITIZE)
+    # The sanitized tests do without it; it can be built there by name.
+    set_target_properties(dualform_cuda_emulated PROPERTIES EXCLUDE_FROM_ALL ON)
+  endif()
   # The same sources as C++, each through a one-line file: CMake knows .cu as CUDA and nothing else.
   foreach(source ${DF_CUDA_SOURCES})
     get_filename_component(stem ${source} NAME_WE)

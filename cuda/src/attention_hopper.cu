@@ -494,11 +494,14 @@ int run(const Call& call, const df_attention_args* args, Forward p) {
 
 }  // namespace
 
+/// Of scores as exponents of 2. Above 0, so that what is masked stays out.
+static float scale_log2(const df_attention_args* args) { return static_cast<float>(args->scale * 1.4426950408889634); }
+
 bool attention_forward_hopper_serves(const Call& call, const df_attention_args* args) {
     if (kernels() != Kernels::kHopper || !device_fits(call)) return false;
     const int64_t head_size = args->q->shape[3];
     constexpr int64_t kLongest = 1 << 30; /* positions and their sums are 32-bit */
-    if ((head_size != 64 && head_size != 128) || args->q->shape[1] > kLongest || args->k->shape[1] > kLongest || !(args->scale > 0))
+    if ((head_size != 64 && head_size != 128) || args->q->shape[1] > kLongest || args->k->shape[1] > kLongest || !(scale_log2(args) >= 0x1p-126f) || !(scale_log2(args) < INFINITY))
         return false;
     for (const df_view* view : {args->q, args->k, args->v, args->out, args->attn})
         if (view != nullptr && !tensor_map_fits(view)) return false;
@@ -520,7 +523,7 @@ int attention_forward_hopper(const Call& call, const df_attention_args* args) {
         p.lengths = static_cast<const int32_t*>(args->lengths->data);
         p.lengths_stride = args->lengths->stride[0];
     }
-    p.scale_log2 = static_cast<float>(args->scale * 1.4426950408889634);
+    p.scale_log2 = scale_log2(args);
     const bool wide = args->q->shape[3] == 128;
     if (args->eta == nullptr) return wide ? run<128, Momentum::kNone>(call, args, p) : run<64, Momentum::kNone>(call, args, p);
 

@@ -7,7 +7,8 @@
 //   dv += P^T dout,  dk += dS^T Q        P^T and dS^T as A operands from the registers where they were made
 //   dq  = dS K                           dS through shared memory once; the block's part is added to a float sum in global memory
 // The sum of dq over key tiles arrives in any order, or, deterministic, from the last tile to the first: a counter per query tile says
-// whose turn it is. Blocks start in the order of those turns, so the one that is waited for is running or done. (A second pass over the
+// whose turn it is. Blocks are numbered in the order of those turns; devices start them in the order of their numbers, which CUDA does not promise but
+// this relies on: the one that is waited for is then running or done. (A second pass over the
 // keys for dq would need no turns, but seven products instead of five.) Two small kernels stand around: one before makes per query the two
 // numbers that the walk needs, one after rounds dq.
 //

@@ -9,7 +9,7 @@
 namespace dualform::cuda {
 
 /// Option "kernels", DUALFORM_KERNELS: "plain" (default), "mma" or "hopper". Where the chosen kernels do not serve a case, the next
-/// simpler do: hopper, mma, plain. describe() tells by op which do. With mma and hopper the memory-bound ops take their kernels of 16-byte
+/// simpler do: hopper, mma, plain. describe() tells by op which may at most. With mma and hopper the memory-bound ops take their kernels of 16-byte
 /// accesses (vector_ops.h).
 enum class Kernels { kPlain, kMma, kHopper };
 
@@ -20,8 +20,8 @@ enum class Precision { kFloat32, kTf32, kBf16x3 };
 
 Kernels kernels();
 Precision precision();
-/// Option "deterministic", DUALFORM_DETERMINISTIC: "true" keeps kernels away whose sums come in an order that differs between runs;
-/// "false" (default) lets them serve. The plain and mma kernels have one fixed order always.
+/// Option "deterministic", DUALFORM_DETERMINISTIC: "true" gives sums one order that differ between runs else (Hopper's dq);
+/// "false" is the default. The plain and mma kernels have one fixed order always.
 bool deterministic();
 
 /// Sets an option of this file; an empty value or null takes it back. *known: whether the key is one of them.

@@ -45,9 +45,10 @@ __global__ void __launch_bounds__(kThreads) cross_entropy_row_online(CrossEntrop
         if (largest > -INFINITY)
 #pragma unroll
             for (int j = 0; j < W; ++j) part += expf(x[j] - largest);
-        else
-            part = here; /* all -inf: nothing, or NaN which must stay visible */
-        sum += part > -INFINITY || part != part ? part : 0.0f;
+        else /* all -inf: nothing, or NaN, which fmaxf passes over and which must stay visible */
+#pragma unroll
+            for (int j = 0; j < W; ++j) part += x[j] != x[j] ? x[j] : 0.0f;
+        sum += part;
     }
     for (int64_t v = whole + threadIdx.x; v < p.vocabulary; v += kThreads) {
         const float x = p.logits.load(row + v);
@@ -55,7 +56,7 @@ __global__ void __launch_bounds__(kThreads) cross_entropy_row_online(CrossEntrop
             sum *= expf(largest - x);
             largest = x;
         }
-        sum += largest > -INFINITY ? expf(x - largest) : 0.0f;
+        sum += largest > -INFINITY ? expf(x - largest) : x != x ? x : 0.0f;
     }
     float top = max_lanes(largest);
     if (threadIdx.x % kWarp == 0) warp_largest[threadIdx.x / kWarp] = top;

@@ -243,10 +243,6 @@ __device__ __forceinline__ void registers_increase() {
     DF_HOPPER_PTX(asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(Registers));)
 }
 
-/// Programmatic dependent launch: wait for the kernel before, and let the one after begin.
-__device__ __forceinline__ void grid_dependency_wait() { DF_HOPPER_PTX(asm volatile("griddepcontrol.wait;" ::: "memory");) }
-__device__ __forceinline__ void grid_dependency_release() { DF_HOPPER_PTX(asm volatile("griddepcontrol.launch_dependents;" ::: "memory");) }
-
 /// 2^x, about two units in the last place; subnormal results are 0.
 __device__ __forceinline__ float exp2_fast(float x) {
 #ifdef DF_CUDA_EMULATION

@@ -43,6 +43,9 @@ struct State {
     __host__ __device__ int64_t at(int64_t b, int64_t h, int a, int c) const { return b * batch + h * head + a * row + c * column; }
 };
 
+/// Whether a state is written with all its bits.
+inline bool leaves_in_float32(const df_view* view) { return view != nullptr && view->dtype == DF_F32; }
+
 inline State state(const df_view* view, bool transposed) {
     State s;
     if (view == nullptr) return s;

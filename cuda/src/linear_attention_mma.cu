@@ -226,8 +226,6 @@ private:
     Sweeps p_;
 };
 
-bool leaves_in_float32(const df_view* view) { return view != nullptr && view->dtype == DF_F32; }
-
 }  // namespace
 
 int linear_attention_forward_mma(const Call& call, const df_linear_attention_args* args, bool* served) {

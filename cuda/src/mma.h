@@ -7,7 +7,7 @@
 //   A 16 x 8, tf32                  a[0] (g, t)  a[1] (g + 8, t)  a[2] (g, t + 4)  a[3] (g + 8, t + 4)
 //   B 8 x 8, tf32                   b[0] (k = t, g)  b[1] (k = t + 4, g)
 // So the accumulators of two neighbouring 8-column tiles, packed in pairs, are the A operand of a bf16 product over those 16 columns.
-// tests/native/emulated/mma.cu holds the layouts against plain products.
+// tests/native/emulated/mma.cpp holds the layouts against plain products.
 #pragma once
 
 #include "numbers.h"

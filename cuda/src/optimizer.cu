@@ -75,8 +75,8 @@ constexpr int kRounds = 4;  /* groups of a thread: enough loads in flight, and a
 constexpr int64_t kFlatChunk = kThreads * kGroup * kRounds;
 
 /// One block per chunk of a part, counted in groups of the whole tensor so that whole groups are aligned; groups that reach over the part's
-/// ends go element by element, all groups without `vectors` (kernels "plain", or a tensor that is not aligned). 28 bytes moved per element of a float parameter (4 read and 3 written), 30 with a master copy and
-/// bfloat16 values and float gradients.
+/// ends go element by element, all groups without `vectors` (kernels "plain", or a tensor that is not aligned). 28 bytes moved per
+/// element of a float parameter (4 read and 3 written), 30 with a master copy and bfloat16 values and float gradients.
 __global__ void __launch_bounds__(kThreads) adamw_flat(FlatStep p, bool vectors) {
     __shared__ double lr, corrections[2];
     const double scale = p.scale == nullptr ? 1.0 : *p.scale;

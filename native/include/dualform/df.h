@@ -111,8 +111,9 @@ DF_API df_status df_device_set_stream(df_device* device, void* stream);
 /** From here to the capture's end the ops of this thread on the device are recorded instead of run: what they would compute is there after a
  *  replay, not before. Nothing is allocated from the system under capture (a step that ran before has left what it needs in the pool),
  *  nothing waits for the device and nothing passes between host and device: a call that would fails with DF_INVALID_STATE, and so does every
- *  other thread's on that device: begin while none is in a call. An op that fails under capture fails the capture too. Ids out of range are found on the CPU at each
- *  replay; on CUDA they make the loss NaN. */
+ *  other thread's on that device. Begin while no other thread is in a call. A graph keeps its memory: where several are captured, run a step
+ *  once more after the graphs before it. An op that fails under capture fails the capture too. Ids out of range are found on the CPU at
+ *  each replay; on CUDA they make the loss NaN. */
 DF_API df_status df_device_capture_begin(df_device* device);
 /** Ends the capture, in any case: the device is as usable as before. The graph keeps every block of memory its ops use until it is
  *  destroyed, so that replays find their tensors where they were, closed or not; memory given to df_tensor_wrap is the caller's to keep. */

@@ -399,13 +399,17 @@ df_status df_sgd_step(df_tensor* param, df_tensor* momentum_buffer, df_tensor* m
     });
 }
 
-df_status df_random_uniform(df_tensor* out, uint64_t seed, uint64_t offset, double lo, double hi) { return random_fill(out, false, nullptr, seed, offset, lo, hi, false); }
+df_status df_random_uniform(df_tensor* out, uint64_t seed, uint64_t offset, double lo, double hi) {
+    return random_fill(out, false, nullptr, seed, offset, lo, hi, false);
+}
 
 df_status df_random_normal(df_tensor* out, uint64_t seed, uint64_t offset, double mean, double std) {
     return random_fill(out, false, nullptr, seed, offset, mean, std, true);
 }
 
-df_status df_random_uniform_next(df_tensor* out, df_tensor* state, double lo, double hi) { return random_fill(out, true, state, 0, 0, lo, hi, false); }
+df_status df_random_uniform_next(df_tensor* out, df_tensor* state, double lo, double hi) {
+    return random_fill(out, true, state, 0, 0, lo, hi, false);
+}
 
 df_status df_random_normal_next(df_tensor* out, df_tensor* state, double mean, double std) {
     return random_fill(out, true, state, 0, 0, mean, std, true);

@@ -31,6 +31,7 @@ std::unique_ptr<df_graph, void (*)(df_graph*) noexcept> end(df_device* device, b
         if (status != DF_OK && !failure) failure = Error{static_cast<df_status>(status), error.text};
     }
     graph->blocks = device->pool.end_capture();
+    device->capturer.store(std::thread::id(), std::memory_order_release);
     device->capture.store(nullptr, std::memory_order_release);
     return graph;
 }
@@ -46,10 +47,14 @@ df_status df_device_capture_begin(df_device* device) {
         Capture* none = nullptr;
         if (!device->capture.compare_exchange_strong(none, capture.get(), std::memory_order_acq_rel))
             raise(DF_INVALID_STATE, "capture: one is going on already on this device, end it first");
+        device->capturer.store(std::this_thread::get_id(), std::memory_order_release);
         if (!capture->records_calls()) {
             df_error error = {};
             const int status = device->backend->capture_begin(device->queue, &error);
-            if (status != DF_OK) device->capture.store(nullptr, std::memory_order_release);
+            if (status != DF_OK) {
+                device->capturer.store(std::thread::id(), std::memory_order_release);
+                device->capture.store(nullptr, std::memory_order_release);
+            }
             check(status, error);
         }
         device->pool.begin_capture();
@@ -60,10 +65,10 @@ df_status df_device_capture_begin(df_device* device) {
 df_status df_device_capture_end(df_device* device, df_graph** out) {
     return guard([&] {
         require(device);
-        if (out == nullptr) raise(DF_INVALID_ARGUMENT, "out: null");
-        *out = nullptr;
+        if (out != nullptr) *out = nullptr;
         std::optional<Error> failure;
-        auto graph = end(device, true, failure);
+        auto graph = end(device, out != nullptr, failure);
+        if (out == nullptr) raise(DF_INVALID_ARGUMENT, "out: null");
         if (failure) throw *failure;
         device->live_graphs.fetch_add(1);
         *out = graph.release();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <thread>
 
 #include "core/error.h"
 #include "core/pool.h"
@@ -19,6 +20,7 @@ struct df_device {
     df_host host = {};
     std::atomic<int64_t> live_tensors{0}, live_graphs{0};
     std::atomic<dualform::Capture*> capture{nullptr};  // of the graph that is being captured
+    std::atomic<std::thread::id> capturer{};           // the thread that captures it
 };
 
 namespace dualform {

@@ -110,7 +110,8 @@ public:
     /// The device's capture if this thread has begun one, else null; throws when another thread has.
     static Capture* of_this_thread(df_device* device) {
         Capture* capture = device->capture.load(std::memory_order_acquire);
-        if (capture != nullptr && capture->thread_ != std::this_thread::get_id()) refuse_other_thread();
+        // The other thread may end its capture at any time: only its own thread looks into it.
+        if (capture != nullptr && device->capturer.load(std::memory_order_acquire) != std::this_thread::get_id()) refuse_other_thread();
         return capture;
     }
 
@@ -132,7 +133,6 @@ public:
 private:
     [[noreturn]] static void refuse_other_thread();
 
-    const std::thread::id thread_ = std::this_thread::get_id();
     const bool records_calls_;
     std::unique_ptr<df_graph> graph_;
     std::optional<Error> scratch_refusal_, failure_;

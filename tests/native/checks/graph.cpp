@@ -1,4 +1,3 @@
-#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -272,6 +271,9 @@ void refusals(Report& report, df_device* device) {
     refused(report, "an end without a beginning", df_device_capture_end(device, &graph), "none was begun");
     refused(report, "abandoning nothing", df_device_capture_abandon(device), "none was begun");
     report.expect(df_device_capture_begin(nullptr) == DF_INVALID_ARGUMENT && df_graph_replay(nullptr) == DF_INVALID_ARGUMENT, "graph: null is taken");
+    require_ok(df_device_capture_begin(device), "begin");
+    report.expect(df_device_capture_end(device, nullptr) == DF_INVALID_ARGUMENT, "graph: null is given a graph");
+    refused(report, "a second end", df_device_capture_abandon(device), "none was begun");
     df_graph_destroy(nullptr);
 
     struct Call {

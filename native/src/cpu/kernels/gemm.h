@@ -464,7 +464,8 @@ struct GemmPlan {
         for (int d = 0; d < g.batch_rank; ++d) one_right = one_right && (g.b_stride[d] == 0 || g.batch_shape[d] == 1);
         const int64_t work = batches * g.m * g.n * g.k;
         const bool packs_right = g.m > kInPlaceRows || !P::right_in_place(g);
-        const bool shares = work >= kShareWork * P::kSpeed && g.m > kTaskRows, shares_right = shares && one_right && g.n * g.k * P::kParts * int64_t(sizeof(typename P::Element)) <= kShareBytes;
+        const int64_t right_bytes = g.n * g.k * P::kParts * int64_t(sizeof(typename P::Element));
+        const bool shares = work >= kShareWork * P::kSpeed && g.m > kTaskRows, shares_right = shares && one_right && right_bytes <= kShareBytes;
         const int64_t wanted = larger(int64_t{1}, smaller(kTasksPerThread * threads, work / (kTaskWork * P::kSpeed)));
         const int64_t most_rows = packs_right && !shares_right ? kTallRows : kTaskRows;
         plan.row_blocks = ceil_div(g.m, most_rows);
@@ -801,7 +802,8 @@ inline int gemm(df_queue* queue, const char* op, const Gemm& wanted, df_error* e
         if (wanted.m * wanted.n <= gemm_blocks::kFewOutputs) return gemm<double>(queue, op, wanted, error);
     // Few columns would leave most lanes idle; a float32 operand may be taken in parts on the right only.
     const bool few = wanted.n < wanted.m && wanted.n <= gemm_blocks::kThin;
-    const bool in_parts = wanted.a.dtype == DF_F32 && wanted.b.dtype == DF_BF16 && wanted.k >= gemm_blocks::kPartsDepth && bf16_products(queue) == Bf16Products::kTiles;
+    const bool in_parts = wanted.a.dtype == DF_F32 && wanted.b.dtype == DF_BF16 && wanted.k >= gemm_blocks::kPartsDepth &&
+                          bf16_products(queue) == Bf16Products::kTiles;
     const Gemm g = few || in_parts ? swapped(wanted) : wanted;
     if (g.m <= gemm_blocks::kThin && g.b.row == 1 && g.k >= 2 * kLanes<A>) return gemm_thin<A>(queue, op, g, error);
     return with_product<A>(queue, g, [&](auto product) { return gemm_blocked<typename decltype(product)::type>(queue, op, g, error); });

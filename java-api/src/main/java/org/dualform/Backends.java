@@ -35,7 +35,7 @@ public final class Backends {
     public static final String KERNELS = "dualform.kernels";
     /** System property with how tensor-core kernels multiply float32: float32 (not at all, the default), tf32 or bf16x3. */
     public static final String PRECISION = "dualform.precision";
-    /** System property with true to keep CUDA kernels away whose sums have no fixed order; false when unset. */
+    /** System property with true to give the sums of CUDA kernels one fixed order; false when unset. */
     public static final String DETERMINISTIC = "dualform.deterministic";
 
     private static final Object LOCK = new Object();

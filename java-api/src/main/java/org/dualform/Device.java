@@ -306,7 +306,8 @@ public final class Device implements AutoCloseable {
      * {@link Ops#randomNormalNext} draws anew at each replay.
      *
      * <p>The same rules hold on every backend, so a step that can be captured on the CPU can be on CUDA. Memory comes from the pool alone:
-     * run the step once uncaptured, and close or keep what it made, before it is captured. Nothing passes between host and device and
+     * run the step once uncaptured, and close or keep what it made, before it is captured; once more after other graphs were captured, for
+     * they keep theirs. Nothing passes between host and device and
      * nothing waits: no read, no write, no {@code item()}. No other thread uses the device meanwhile. Tensors from
      * {@link #wrap} are the caller's to keep as long as the graph lives.
      *

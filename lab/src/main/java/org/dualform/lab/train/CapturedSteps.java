@@ -32,10 +32,11 @@ final class CapturedSteps implements AutoCloseable {
             this.body = body;
         }
 
-        void run() {
+        /** Without counts this run does not show yet that there is memory for the part to be captured with. */
+        void run(boolean counts) {
             if (!ran) {
                 body.run();
-                ran = true;
+                ran = counts;
                 return;
             }
             if (graph == null) {
@@ -64,13 +65,13 @@ final class CapturedSteps implements AutoCloseable {
 
     /** Adds the gradients of the batch that was written. */
     void addGradients() {
-        gradients.run();
+        gradients.run(true);
     }
 
     /** Updates the weights, unless the loss or a gradient is not finite. */
     void update(double rate) {
         control.setRates(rate);
-        update.run();
+        update.run(gradients.graph != null); // a graph keeps its memory: what was free before it may be missing after
     }
 
     /** Tells the optimizer of a step that was taken. */

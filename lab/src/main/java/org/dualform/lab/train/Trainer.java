@@ -118,8 +118,8 @@ public final class Trainer implements AutoCloseable {
     }
 
     /**
-     * Lets steps run as {@link Device#capture graphs}, captured in the second step: on CUDA two launches a step instead of hundreds, on the
-     * CPU call by call as before. Losses and weights are the same, but that the learning rate is rounded to the accumulation dtype on CUDA.
+     * Lets steps run as {@link Device#capture graphs}, all of it from the third step on: on CUDA one launch a batch and one for the update
+     * instead of hundreds, on the CPU call by call as before. Losses and weights are the same, but that the learning rate is rounded to the accumulation dtype on CUDA.
      * The graphs keep the memory of a step for themselves, beside what evaluations take.
      *
      * @return this
