@@ -19,7 +19,7 @@ Cublaslt* open_cublaslt(char* provider, size_t n) {
     return nullptr;
 }
 void close_cublaslt(Cublaslt*) {}
-int multiply_with_cublaslt(const Call&, const Product&, bool* served) {
+int multiply_with_cublaslt(const Call&, const Product&, bool* served, const GeluEpilogue*) {
     *served = false;
     return DF_OK;
 }
@@ -39,7 +39,9 @@ constexpr int kMatmulTransA = 3, kMatmulTransB = 4, kMatmulEpilogue = 7, kMatmul
 constexpr int kLayoutBatchCount = 5, kLayoutBatchStride = 6;                 /* CUBLASLT_MATRIX_LAYOUT_... */
 constexpr int kPreferenceWorkspace = 1, kPreferenceReduction = 3, kPreferenceAlignmentA = 5; /* ..._A, B, C, D are 5, 6, 7, 8 */
 constexpr uint32_t kReductionComputeType = 2; /* CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE: partial sums in float, in a fixed order */
-constexpr uint32_t kEpilogueBias = 4;
+constexpr int kMatmulAuxPointer = 11, kMatmulAuxLeading = 12; /* CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, ..._LD */
+constexpr uint32_t kEpilogueDefault = 1, kEpilogueBias = 4, kEpilogueGelu = 32, kEpilogueAux = 128, kEpilogueGeluSlope = 64 | kEpilogueAux;
+constexpr int64_t kAuxMultiple = 8; /* elements: what the leading dimension of GELU's auxiliary matrix has to be a multiple of */
 
 struct Algorithm {
     uint64_t data[8];
@@ -133,8 +135,9 @@ namespace {
 /// All that the choice of an algorithm depends on.
 struct Shape {
     int64_t m, n, k, batch, leading[3], batch_stride[3]; /* of out, a, b */
-    int32_t type[3], transposed[2], bias, accumulate;
-    uint32_t alignment[3];
+    int64_t aux_leading;
+    int32_t type[3], transposed[2], accumulate;
+    uint32_t alignment[3], epilogue, aux_alignment;
 };
 
 /// What was chosen for a shape; remembered until the device closes. A model has some dozens of shapes; what comes after the table is full is
@@ -279,7 +282,7 @@ void close_cublaslt(Cublaslt* c) {
     delete c;
 }
 
-int multiply_with_cublaslt(const Call& call, const Product& p, bool* served) {
+int multiply_with_cublaslt(const Call& call, const Product& p, bool* served, const GeluEpilogue* gelu) {
     *served = false;
     Cublaslt* c = call.queue->cublaslt;
     if (c == nullptr) return DF_OK;
@@ -289,6 +292,10 @@ int multiply_with_cublaslt(const Call& call, const Product& p, bool* served) {
     if (p.addend.data && p.addend.data.data != p.out.data.data) return DF_OK;
     if (p.bias && p.bias.dtype != p.out.data.dtype) return DF_OK;
     if (p.batch.rank > 1 || p.batch.count > INT_MAX || p.m > INT_MAX || p.n > INT_MAX || p.k > INT_MAX) return DF_OK;
+    const bool aux = gelu != nullptr && gelu->pre;
+    if (gelu != nullptr && (p.addend.data || p.batch.count != 1 || (gelu->gradient && (p.bias || !aux)))) return DF_OK;
+    if (aux && (gelu->pre.dtype != p.out.data.dtype || alignment(gelu->pre.data) < 16 || gelu->pre_row < p.n || gelu->pre_row % kAuxMultiple != 0))
+        return DF_OK;
     const Operand a = operand(p.a, p.m, p.k, p.batch.stride[1][0]), b = operand(p.b, p.k, p.n, p.batch.stride[2][0]);
     const Operand out = operand(p.out, p.m, p.n, p.batch.stride[0][0]);
     if (!a.fits || !b.fits || !out.fits || out.transposed) return DF_OK;
@@ -305,7 +312,11 @@ int multiply_with_cublaslt(const Call& call, const Product& p, bool* served) {
         shape.alignment[i] = alignment(data[i]->data);
     }
     shape.transposed[0] = a.transposed, shape.transposed[1] = b.transposed;
-    shape.bias = static_cast<bool>(p.bias), shape.accumulate = static_cast<bool>(p.addend.data);
+    shape.accumulate = static_cast<bool>(p.addend.data);
+    if (p.bias) shape.epilogue |= kEpilogueBias;
+    if (gelu != nullptr) shape.epilogue |= gelu->gradient ? kEpilogueGeluSlope : aux ? kEpilogueGelu | kEpilogueAux : kEpilogueGelu;
+    if (shape.epilogue == 0) shape.epilogue = kEpilogueDefault;
+    if (aux) shape.aux_leading = gelu->pre_row, shape.aux_alignment = alignment(gelu->pre.data);
     Heuristic chosen = {};
     bool takes = false;
     const bool known = c->choices.find(shape, &chosen, &takes);
@@ -329,9 +340,11 @@ int multiply_with_cublaslt(const Call& call, const Product& p, bool* served) {
     const int32_t transposed = kOpTransposed;
     if (b.transposed) ok = ok && l.matmul_set(matmul.value, kMatmulTransA, &transposed, sizeof transposed) == 0;
     if (a.transposed) ok = ok && l.matmul_set(matmul.value, kMatmulTransB, &transposed, sizeof transposed) == 0;
-    if (p.bias)
-        ok = ok && l.matmul_set(matmul.value, kMatmulEpilogue, &kEpilogueBias, sizeof kEpilogueBias) == 0 &&
-             l.matmul_set(matmul.value, kMatmulBiasPointer, &p.bias.data, sizeof p.bias.data) == 0;
+    if (shape.epilogue != kEpilogueDefault) ok = ok && l.matmul_set(matmul.value, kMatmulEpilogue, &shape.epilogue, sizeof shape.epilogue) == 0;
+    if (p.bias) ok = ok && l.matmul_set(matmul.value, kMatmulBiasPointer, &p.bias.data, sizeof p.bias.data) == 0;
+    if (aux)
+        ok = ok && l.matmul_set(matmul.value, kMatmulAuxPointer, &gelu->pre.data, sizeof gelu->pre.data) == 0 &&
+             l.matmul_set(matmul.value, kMatmulAuxLeading, &gelu->pre_row, sizeof gelu->pre_row) == 0;
     if (!ok) return DF_OK;
     if (!known) {
         Owned preference(l.preference_destroy);

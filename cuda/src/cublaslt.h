@@ -21,7 +21,14 @@ bool set_cublaslt_path(const char* path);
 Cublaslt* open_cublaslt(char* provider, size_t n);
 void close_cublaslt(Cublaslt*);
 
+/// The tanh GELU of a product, or the product times the slope of the GELU at pre. pre has out's dtype and lies at a multiple of 16 bytes.
+struct GeluEpilogue {
+    bool gradient = false;
+    Floats pre; /* written forward unless absent, read by the gradient */
+    int64_t pre_row = 0;
+};
+
 /// Serves the product when cuBLASLt is there and the dtypes and strides are ones it takes; otherwise leaves *served false and does nothing.
-int multiply_with_cublaslt(const Call& call, const Product& product, bool* served);
+int multiply_with_cublaslt(const Call& call, const Product& product, bool* served, const GeluEpilogue* gelu = nullptr);
 
 }  // namespace dualform::cuda

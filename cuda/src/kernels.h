@@ -35,7 +35,9 @@
     X(adamw_step, df_optimizer_args)                            \
     X(sgd_step, df_optimizer_args)                              \
     X(random_uniform, df_random_args)                           \
-    X(random_normal, df_random_args)
+    X(random_normal, df_random_args)                            \
+    X(matmul_gelu_forward, df_matmul_gelu_args)                 \
+    X(matmul_gelu_backward, df_matmul_gelu_args)
 
 namespace dualform::cuda {
 #define DF_DECLARE(name, Args) int name(const Call& call, const Args* args);

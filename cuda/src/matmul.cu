@@ -1,5 +1,6 @@
 #include "matmul.h"
 
+#include "choice.h"
 #include "columns.h"
 #include "cublaslt.h"
 #include "kernels.h"
@@ -206,6 +207,56 @@ int matmul(const Call& call, const df_matmul_args* args) {
     p.batch.finish();
     return multiply(call, p);
 }
+
+namespace {
+
+/// All leading dimensions as rows of one matrix, where their strides allow it.
+bool as_rows(const df_view* view, int64_t* count, Matrix* rows) {
+    if (view->rank < 2) return false;
+    *count = view->shape[view->rank - 2];
+    for (int axis = view->rank - 3; axis >= 0; --axis) {
+        if (view->shape[axis] != 1 && view->stride[axis] != *count * view->stride[view->rank - 2]) return false;
+        *count *= view->shape[axis];
+    }
+    *rows = matrix(view);
+    return true;
+}
+
+/// With any kernels but plain, and of the tanh kind: cuBLASLt's epilogue, where it takes the case.
+int matmul_gelu(const Call& call, const df_matmul_gelu_args* args, bool gradient) {
+    const df_view *views[] = {args->out, args->a, args->b, args->pre, args->bias, args->dbias};
+    for (const df_view* view : views)
+        if (view != nullptr && view->dtype != DF_F32 && view->dtype != DF_BF16) return DF_OK;
+    if (kernels() == Kernels::kPlain || args->kind != DF_GELU_TANH || args->trans_a || args->b->rank != 2) return DF_OK;
+    Product p;
+    Matrix pre;
+    int64_t rows_of_pre = 0;
+    if (!as_rows(args->out, &p.m, &p.out) || !as_rows(args->a, &p.m, &p.a)) return DF_OK;
+    if (args->pre != nullptr && !as_rows(args->pre, &rows_of_pre, &pre)) return DF_OK;
+    p.n = last_dim(args->out);
+    p.k = last_dim(args->a);
+    p.b = matrix(args->b, args->trans_b != 0);
+    p.bias = floats(args->bias);
+    GeluEpilogue gelu;
+    gelu.gradient = gradient;
+    gelu.pre = pre.data;
+    gelu.pre_row = pre.row;
+    bool served = false;
+    if (const int status = multiply_with_cublaslt(call, p, &served, &gelu); status != DF_OK || !served) return status;
+    *args->served = 1;
+    // Its epilogue could sum the columns too, but in out's dtype, over what was there, and in an order that is its own.
+    if (args->dbias == nullptr) return DF_OK;
+    df_bias_args sum = {};
+    sum.dbias = args->dbias;
+    sum.dout = args->out;
+    sum.accumulate = args->accumulate;
+    return bias_backward(call, &sum);
+}
+
+}  // namespace
+
+int matmul_gelu_forward(const Call& call, const df_matmul_gelu_args* args) { return matmul_gelu(call, args, false); }
+int matmul_gelu_backward(const Call& call, const df_matmul_gelu_args* args) { return matmul_gelu(call, args, true); }
 
 int bias_backward(const Call& call, const df_bias_args* args) {
     if (const int status = call.require_device_floats({args->dbias, args->dout})) return status;

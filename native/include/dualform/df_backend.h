@@ -87,6 +87,12 @@ typedef struct df_gelu_args {
     int kind, accumulate;
 } df_gelu_args;
 
+typedef struct df_matmul_gelu_args { /* backward: out is dpre, a is dout, b is w; pre is read */
+    const df_view *out, *pre, *dbias, *a, *b, *bias;
+    int trans_a, trans_b, kind, accumulate;
+    int* served; /* set to 1 by a backend that did it; left alone, the core composes it of matmul and bias_gelu */
+} df_matmul_gelu_args;
+
 typedef struct df_embedding_args {
     const df_view *out, *dwte, *dwpe, *dout, *ids, *wte, *wpe;
     int64_t position;
@@ -167,6 +173,9 @@ typedef struct df_backend_ops {
     int (*sgd_step)(df_queue*, const df_optimizer_args*, df_error*);
     int (*random_uniform)(df_queue*, const df_random_args*, df_error*);
     int (*random_normal)(df_queue*, const df_random_args*, df_error*);
+    /* Two ops in one where that is faster; null where it never is, and in a backend without graphs of its own. */
+    int (*matmul_gelu_forward)(df_queue*, const df_matmul_gelu_args*, df_error*);
+    int (*matmul_gelu_backward)(df_queue*, const df_matmul_gelu_args*, df_error*);
 } df_backend_ops;
 
 typedef struct df_backend {

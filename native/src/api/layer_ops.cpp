@@ -40,6 +40,42 @@ void check_gelu(const Arguments& call, df_gelu kind) {
     if (kind != DF_GELU_EXACT && kind != DF_GELU_TANH) call.refuse("kind: %d, expected exact or tanh", static_cast<int>(kind));
 }
 
+struct Factor {
+    const char* name;
+    const df_view* view;
+    bool transposed = false;
+};
+
+/// out = op(a) op(b), alike in their batch. Returns N.
+int64_t check_product(const Arguments& call, const Factor& out, const Factor& a, const Factor& b) {
+    const df_view &va = *a.view, &vb = *b.view, &vo = *out.view;
+    if (va.rank < 2) call.refuse("%s: rank %d, expected at least 2", a.name, va.rank);
+    if (vb.rank != 2 && vb.rank != va.rank) call.refuse("%s: rank %d, expected 2 or %d (that of %s)", b.name, vb.rank, va.rank, a.name);
+    if (vo.rank != va.rank) call.refuse("%s: rank %d, expected %d (that of %s)", out.name, vo.rank, va.rank, a.name);
+    const int64_t m = va.shape[va.rank - (a.transposed ? 1 : 2)], k = va.shape[va.rank - (a.transposed ? 2 : 1)];
+    const int64_t kb = vb.shape[vb.rank - (b.transposed ? 1 : 2)], n = vb.shape[vb.rank - (b.transposed ? 2 : 1)];
+    if (k != kb) call.refuse("%s: K is %lld, expected %lld (that of %s)", b.name, ll(kb), ll(k), a.name);
+    if (vo.shape[vo.rank - 2] != m || vo.shape[vo.rank - 1] != n)
+        call.refuse("%s: (%lld,%lld) in its last two dimensions, expected (%lld,%lld)", out.name, ll(vo.shape[vo.rank - 2]), ll(vo.shape[vo.rank - 1]),
+                    ll(m), ll(n));
+    for (int i = 0; i + 2 < va.rank; ++i) {
+        if (vo.shape[i] != va.shape[i])
+            call.refuse("%s: dimension %d is %lld, expected %lld (that of %s)", out.name, i, ll(vo.shape[i]), ll(va.shape[i]), a.name);
+        if (vb.rank == va.rank && vb.shape[i] != va.shape[i])
+            call.refuse("%s: dimension %d is %lld, expected %lld (that of %s)", b.name, i, ll(vb.shape[i]), ll(va.shape[i]), a.name);
+    }
+    return n;
+}
+
+/// Whether the backend did two ops in one.
+bool in_one(const Arguments& call, Op<df_matmul_gelu_args> op, df_matmul_gelu_args& args) {
+    if (call.device()->backend->ops.*op == nullptr) return false;
+    int served = 0;
+    args.served = &served;
+    run(call, op, args);
+    return served != 0;
+}
+
 }  // namespace
 
 extern "C" {
@@ -52,20 +88,7 @@ df_status df_matmul(df_tensor* out, const df_tensor* a, const df_tensor* b, cons
         args.b = call.input("b", b);
         args.bias = optional_input(call, "bias", bias, Kind::kCallOrAccumulate);
         args.out = call.output("out", out, Kind::kCallOrAccumulate);
-        const df_view &va = *args.a, &vb = *args.b, &vo = *args.out;
-        if (va.rank < 2) call.refuse("a: rank %d, expected at least 2", va.rank);
-        if (vb.rank != 2 && vb.rank != va.rank) call.refuse("b: rank %d, expected 2 or %d (that of a)", vb.rank, va.rank);
-        if (vo.rank != va.rank) call.refuse("out: rank %d, expected %d (that of a)", vo.rank, va.rank);
-        const int64_t m = va.shape[va.rank - (trans_a ? 1 : 2)], k = va.shape[va.rank - (trans_a ? 2 : 1)];
-        const int64_t kb = vb.shape[vb.rank - (trans_b ? 1 : 2)], n = vb.shape[vb.rank - (trans_b ? 2 : 1)];
-        if (k != kb) call.refuse("b: K is %lld, expected %lld (that of a)", ll(kb), ll(k));
-        if (vo.shape[vo.rank - 2] != m || vo.shape[vo.rank - 1] != n)
-            call.refuse("out: (%lld,%lld) in its last two dimensions, expected (%lld,%lld)", ll(vo.shape[vo.rank - 2]), ll(vo.shape[vo.rank - 1]), ll(m), ll(n));
-        for (int i = 0; i + 2 < va.rank; ++i) {
-            if (vo.shape[i] != va.shape[i]) call.refuse("out: dimension %d is %lld, expected %lld (that of a)", i, ll(vo.shape[i]), ll(va.shape[i]));
-            if (vb.rank == va.rank && vb.shape[i] != va.shape[i])
-                call.refuse("b: dimension %d is %lld, expected %lld (that of a)", i, ll(vb.shape[i]), ll(va.shape[i]));
-        }
+        const int64_t n = check_product(call, {"out", args.out}, {"a", args.a, trans_a != 0}, {"b", args.b, trans_b != 0});
         vector_of(call, "bias", args.bias, n);
         call.check_overlap();
         args.trans_a = trans_a != 0;
@@ -188,6 +211,74 @@ df_status df_bias_gelu_backward(df_tensor* dx, df_tensor* dbias, const df_tensor
         args.kind = kind;
         args.accumulate = accumulate != 0;
         run(call, &df_backend_ops::bias_gelu_backward, args);
+    });
+}
+
+df_status df_matmul_gelu_forward(df_tensor* out, df_tensor* pre, const df_tensor* a, const df_tensor* b, const df_tensor* bias, int trans_a, int trans_b,
+                                 df_gelu kind) {
+    return guard([&] {
+        Arguments call("matmul-gelu");
+        df_matmul_gelu_args args = {};
+        args.a = call.input("a", a);
+        args.b = call.input("b", b);
+        args.bias = optional_input(call, "bias", bias, Kind::kCallOrAccumulate);
+        args.out = call.output("out", out);
+        args.pre = optional_output(call, "pre", pre, Kind::kCall);
+        vector_of(call, "bias", args.bias, check_product(call, {"out", args.out}, {"a", args.a, trans_a != 0}, {"b", args.b, trans_b != 0}));
+        call.same_shape("pre", args.pre, "out", args.out);
+        check_gelu(call, kind);
+        call.check_overlap();
+        args.trans_a = trans_a != 0;
+        args.trans_b = trans_b != 0;
+        args.kind = kind;
+        if (in_one(call, &df_backend_ops::matmul_gelu_forward, args)) return;
+        df_matmul_args product = {};
+        product.out = args.pre != nullptr ? args.pre : args.out;
+        product.a = args.a;
+        product.b = args.b;
+        product.bias = args.bias;
+        product.trans_a = args.trans_a;
+        product.trans_b = args.trans_b;
+        run(call, &df_backend_ops::matmul, product);
+        df_gelu_args gelu = {};
+        gelu.out = args.out;
+        gelu.x = product.out;
+        gelu.kind = kind;
+        run(call, &df_backend_ops::bias_gelu_forward, gelu);
+    });
+}
+
+df_status df_matmul_gelu_backward(df_tensor* dpre, df_tensor* dbias, const df_tensor* dout, const df_tensor* w, const df_tensor* pre, int trans_w,
+                                  df_gelu kind, int accumulate) {
+    return guard([&] {
+        Arguments call("matmul-gelu");
+        df_matmul_gelu_args args = {};
+        args.a = call.input("dout", dout);
+        args.b = call.input("w", w);
+        args.pre = call.input("pre", pre);
+        args.out = call.output("dpre", dpre);
+        args.dbias = optional_output(call, "dbias", dbias, Kind::kCallOrAccumulate);
+        vector_of(call, "dbias", args.dbias, check_product(call, {"dpre", args.out}, {"dout", args.a}, {"w", args.b, trans_w != 0}));
+        call.same_shape("pre", args.pre, "dpre", args.out);
+        check_gelu(call, kind);
+        call.check_overlap();
+        args.trans_b = trans_w != 0;
+        args.kind = kind;
+        args.accumulate = accumulate != 0;
+        if (in_one(call, &df_backend_ops::matmul_gelu_backward, args)) return;
+        df_matmul_args product = {};
+        product.out = args.out;
+        product.a = args.a;
+        product.b = args.b;
+        product.trans_b = args.trans_b;
+        run(call, &df_backend_ops::matmul, product);
+        df_gelu_args gelu = {};
+        gelu.dx = gelu.dout = args.out; /* in place */
+        gelu.dbias = args.dbias;
+        gelu.x = args.pre;
+        gelu.kind = kind;
+        gelu.accumulate = args.accumulate;
+        run(call, &df_backend_ops::bias_gelu_backward, gelu);
     });
 }
 

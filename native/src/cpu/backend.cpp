@@ -265,7 +265,7 @@ const df_backend kBackend = {
     start_timer, stop_timer,
     [](df_queue* queue) -> int { return queue->pool.threads(); }, peak, synchronize, set_stream, allocate, deallocate, copy_bytes, copy_bytes,
     nullptr, nullptr, nullptr, nullptr, /* the core records calls */
-    {DF_CPU_KERNELS(DF_FORWARD)}};
+    {DF_CPU_KERNELS(DF_FORWARD) nullptr, nullptr /* no two ops in one */}};
 
 }  // namespace
 

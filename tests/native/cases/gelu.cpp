@@ -75,6 +75,92 @@ private:
     bool accumulate_ = false;
 };
 
+/// A feed-forward layer, gelu(a b + bias) w: its second product is there for the gradient that arrives at pre.
+class MatmulGeluCase : public Case {
+public:
+    void draw(Draw& d) override {
+        dtype = d.dtype;
+        d.until([&] {
+            B_ = d.dim("B", 3);
+            M_ = d.dim("M");
+            N_ = d.dim("N");
+            K_ = d.dim("K");
+            O_ = d.dim("O");
+            return B_ * M_ * N_ * (K_ + O_) <= 300000;
+        });
+        kind_ = static_cast<df_gelu>(d.below("kind", 2));
+        trans_a_ = d.flag("trans_a", 0.2);
+        trans_b_ = d.flag("trans_b");
+        trans_w_ = d.flag("trans_w");
+        accumulate_ = !d.differentiable && d.flag("accumulate");
+        const auto spread = [](int64_t terms) { return 1 / std::sqrt(static_cast<double>(terms)); };
+        input("a", trans_a_ ? Shape{B_, K_, M_} : Shape{B_, M_, K_}, d.plain());
+        input("b", trans_b_ ? Shape{N_, K_} : Shape{K_, N_}, d.plain(spread(K_)));
+        if (d.differentiable || d.flag("bias")) input("bias", {N_}, d.plain());
+        input("w", trans_w_ ? Shape{N_, O_} : Shape{O_, N_}, d.plain(spread(O_)));
+        input("dout", {B_, M_, O_}, d.plain());
+        output("hidden", {B_, M_, N_});
+        output("pre", {B_, M_, N_});
+        output("out", {B_, M_, O_});
+        arriving("out", "dout");
+        output("dpre", {B_, M_, N_}).is_gradient = true;
+        if (find("bias") != nullptr || d.flag("dbias")) {
+            result("dbias", {N_}, accumulate_, d.either("dbias_acc"));
+            if (find("bias") != nullptr) gradient("bias", "dbias");
+        }
+        forward_flops = 2.0 * static_cast<double>(B_ * M_ * N_ * (K_ + O_));
+        backward_flops = 2.0 * static_cast<double>(B_ * M_ * N_ * O_);
+    }
+    bool has_backward() const override { return true; }
+    df_status forward(const Handles& t) override {
+        if (const df_status s = df_matmul_gelu_forward(t("hidden"), t("pre"), t("a"), t("b"), t("bias"), trans_a_, trans_b_, kind_)) return s;
+        return df_matmul(t("out"), t("hidden"), t("w"), nullptr, 0, !trans_w_, 0);
+    }
+    df_status backward(const Handles& t) override {
+        return df_matmul_gelu_backward(t("dpre"), t("dbias"), t("dout"), t("w"), t("pre"), trans_w_, kind_, accumulate_);
+    }
+    void expect(Values& v, bool exact) const override {
+        in_arithmetic(dtype, exact, [&](auto arithmetic) {
+            using A = typename decltype(arithmetic)::Type;
+            const auto a = numbers<A>(v["a"]), b = numbers<A>(v["b"]), w = numbers<A>(v["w"]), bias = numbers<A>(v, *this, "bias"),
+                       dout = numbers<A>(v["dout"]);
+            const auto w_at = [&](int64_t o, int64_t n) { return w[static_cast<size_t>(trans_w_ ? n * O_ + o : o * N_ + n)]; };
+            const auto stored = [&](A x) { return exact ? x : static_cast<A>(round_to(dtype, static_cast<double>(x))); };
+            std::vector<A> pre, hidden, out, dpre, dbias;
+            for (int64_t i = 0; i < B_; ++i)
+                for (int64_t m = 0; m < M_; ++m) {
+                    for (int64_t n = 0; n < N_; ++n) {
+                        const A sum = pairwise_sum<A>(K_, [&](int64_t k) {
+                            return a[static_cast<size_t>(i * M_ * K_ + (trans_a_ ? k * M_ + m : m * K_ + k))] *
+                                   b[static_cast<size_t>(trans_b_ ? n * K_ + k : k * N_ + n)];
+                        });
+                        const A u = stored(bias.empty() ? sum : sum + bias[static_cast<size_t>(n)]);
+                        pre.push_back(u);
+                        hidden.push_back(stored(gelu(u, kind_)));
+                        const A arrives = stored(pairwise_sum<A>(
+                            O_, [&](int64_t o) { return dout[static_cast<size_t>((i * M_ + m) * O_ + o)] * w_at(o, n); }));
+                        dpre.push_back(arrives * gelu_slope(u, kind_));
+                    }
+                    const A* row = &hidden[static_cast<size_t>((i * M_ + m) * N_)];
+                    for (int64_t o = 0; o < O_; ++o) out.push_back(pairwise_sum<A>(N_, [&](int64_t n) { return row[n] * w_at(o, n); }));
+                }
+            for (int64_t n = 0; n < N_; ++n)
+                dbias.push_back(pairwise_sum<A>(B_ * M_, [&](int64_t r) { return dpre[static_cast<size_t>(r * N_ + n)]; }));
+            put(v, "pre", arithmetic, pre, exact);
+            put(v, "hidden", arithmetic, hidden, exact);
+            put(v, "out", arithmetic, out, exact);
+            put(v, "dpre", arithmetic, dpre, exact);
+            put(v, "dbias", arithmetic, dbias, exact);
+        });
+    }
+
+private:
+    int64_t B_ = 0, M_ = 0, N_ = 0, K_ = 0, O_ = 0;
+    df_gelu kind_ = DF_GELU_EXACT;
+    bool trans_a_ = false, trans_b_ = false, trans_w_ = false, accumulate_ = false;
+};
+
+const Registration matmul_gelu_case("matmul_gelu", [] { return std::unique_ptr<Case>(new MatmulGeluCase); });
 const Registration gelu_case("bias_gelu", [] { return std::unique_ptr<Case>(new BiasGeluCase); });
 
 }  // namespace

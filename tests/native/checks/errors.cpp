@@ -171,6 +171,10 @@ void check_errors(const Options& options, Report& report) {
     r.refused("reduce 9", df_reduce_forward(v2, m23, static_cast<df_reduction>(9), 2), "op");
     r.refused("an axis beyond the rank", df_reduce_forward(v2, m23, DF_REDUCE_SUM, 4), "axes");
     r.refused("gelu 5", df_bias_gelu_forward(m23, m23, nullptr, static_cast<df_gelu>(5)), "kind");
+    r.refused("matmul gelu 5", df_matmul_gelu_forward(m22, nullptr, m23, m32, nullptr, 0, 0, static_cast<df_gelu>(5)), "kind");
+    r.refused("pre of another shape", df_matmul_gelu_forward(m22, m33, m23, m32, nullptr, 0, 0, DF_GELU_TANH), "pre");
+    r.refused("dbias of another size", df_matmul_gelu_backward(m22, v3, m23, m32, m33, 0, DF_GELU_TANH, 0), "dbias");
+    r.refused("w that does not follow dout", df_matmul_gelu_backward(m22, nullptr, m23, m32, m22, 1, DF_GELU_TANH, 0), "w");
     r.refused("negative eps", df_residual_layernorm_forward(nullptr, m22, v2, v2, m22, nullptr, v2, v2, -1), "eps");
     r.refused("residual without sum", df_residual_layernorm_forward(nullptr, m22, v2, v2, m22, m22, v2, v2, 1e-5), "sum");
     const Array ids(device, DF_I32, {1, 2}, {0, 2}), rows(device, dtype, {1, 2, 3}), targets(device, DF_I32, {2}, {0, 5}),

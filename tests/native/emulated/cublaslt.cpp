@@ -1,10 +1,12 @@
-// The calls made to cuBLASLt, against a stand-in library: layouts, transposes, batches, bias and addend; one question a shape.
+// The calls made to cuBLASLt, against a stand-in library: layouts, transposes, batches, bias, addend and GELU; one question a shape.
 //   emulated_cublaslt STAND_IN.so
 #define DF_CUBLASLT_STAND_IN
 #pragma GCC diagnostic ignored "-Wsubobject-linkage" /* the source is included, not compiled by itself */
 #include "cublaslt.cu"
+#include "gelu_math.h"
 
 #include <stdarg.h>
+#include <math.h>
 #include <stdlib.h>
 
 #include <vector>
@@ -107,6 +109,53 @@ void product(const Call& call, const Case& c) {
     expect(equal, c.name);
 }
 
+struct GeluCase {
+    const char* name;
+    int64_t m, n, k, row; /* row: of pre, in elements */
+    bool gradient, transposed_b, bias, pre;
+    int dtype;
+    int64_t offset; /* of pre, in elements */
+    bool taken;
+};
+
+/// gelu(a b + bias) with a b + bias aside, or (a b) gelu'(pre); between the rows of pre nothing is written.
+void gelu_product(const Call& call, const GeluCase& c) {
+    constexpr float kUntouched = 77;
+    Numbers a(c.dtype, c.m * c.k, 1), b(c.dtype, c.k * c.n, 2), out(c.dtype, c.m * c.n, 3), bias(c.dtype, c.n, 4), pre(c.dtype, c.m * c.row, 6, c.offset);
+    for (int64_t i = 0; i < c.m; ++i)
+        for (int64_t j = 0; j < c.row; ++j)
+            if (!c.gradient || j >= c.n) pre.set(i * c.row + j, kUntouched);
+    Product p;
+    p.m = c.m, p.n = c.n, p.k = c.k;
+    p.a = {a.floats(), c.k, 1};
+    p.b = {b.floats(), c.transposed_b ? 1 : c.n, c.transposed_b ? c.k : 1};
+    p.out = {out.floats(), c.n, 1};
+    if (c.bias) p.bias = bias.floats();
+    GeluEpilogue gelu_of;
+    gelu_of.gradient = c.gradient;
+    if (c.pre) gelu_of.pre = pre.floats(), gelu_of.pre_row = c.row;
+    bool served = false;
+    const int status = multiply_with_cublaslt(call, p, &served, &gelu_of);
+    expect(status == DF_OK && served == c.taken, c.name);
+    if (!served) return;
+    bool equal = true;
+    const float rounding = c.dtype == DF_BF16 ? 0x1p-8f : 1e-6f;
+    for (int64_t i = 0; i < c.m; ++i)
+        for (int64_t j = 0; j < c.row; ++j) {
+            const float there = pre.at(i * c.row + j);
+            if (j >= c.n) {
+                equal = equal && there == kUntouched;
+                continue;
+            }
+            float sum = c.bias ? bias.at(j) : 0;
+            for (int64_t x = 0; x < c.k; ++x) sum += a.at(i * c.k + x) * b.at(c.transposed_b ? j * c.k + x : x * c.n + j);
+            if (!c.gradient) equal = equal && there == (c.pre ? sum : kUntouched);
+            const float expected = c.gradient ? sum * gelu_slope(there, DF_GELU_TANH) : gelu(sum, DF_GELU_TANH);
+            equal = equal && fabsf(out.at(i * c.n + j) - expected) <= rounding * (1 + fabsf(expected));
+        }
+    expect(equal, c.name);
+}
+
 }  // namespace
 
 }  // namespace dualform::cuda
@@ -136,9 +185,28 @@ int main(int argc, char** argv) {
         {"another alignment", 5, 7, 3, 1, false, false, false, false, DF_F32, DF_F32, 1, true},
         {"a shape that is not taken", 5, 13, 3, 1, false, false, false, false, DF_F32, DF_F32, 0, false},
     };
-    const int count = static_cast<int>(sizeof cases / sizeof *cases);
-    for (int round = 0; round < 3; ++round)
+    const GeluCase gelu_cases[] = {
+        {"gelu", 5, 16, 3, 16, false, false, false, false, DF_F32, 0, true},
+        {"gelu and bias", 5, 16, 3, 16, false, true, true, false, DF_F32, 0, true},
+        {"gelu that keeps its input", 5, 16, 3, 16, false, true, false, true, DF_F32, 0, true},
+        {"gelu and bias that keep their input", 5, 16, 3, 16, false, true, true, true, DF_F32, 0, true},
+        {"the same with longer rows of pre", 5, 15, 3, 24, false, true, true, true, DF_F32, 0, true},
+        {"the same in bfloat16", 5, 16, 3, 16, false, true, true, true, DF_BF16, 0, true},
+        {"the gradient of gelu", 5, 16, 3, 16, true, false, false, true, DF_F32, 0, true},
+        {"the same with longer rows", 5, 15, 3, 24, true, true, false, true, DF_F32, 0, true},
+        {"the gradient of gelu in bfloat16", 5, 16, 3, 16, true, false, false, true, DF_BF16, 0, true},
+        {"rows of pre that are no multiple of 8", 5, 15, 3, 15, false, false, true, true, DF_F32, 0, false},
+        {"pre off by one element", 5, 16, 3, 16, true, false, false, true, DF_F32, 1, false},
+        {"the gradient without pre", 5, 16, 3, 16, true, false, false, false, DF_F32, 0, false},
+        {"the gradient with a bias", 5, 16, 3, 16, true, false, true, true, DF_F32, 0, false},
+        {"gelu of a shape that is not taken", 5, 13, 3, 16, false, true, true, true, DF_F32, 0, false},
+    };
+    int count = static_cast<int>(sizeof cases / sizeof *cases) + 1; /* the last asks too */
+    for (const GeluCase& c : gelu_cases) count += c.taken;
+    for (int round = 0; round < 3; ++round) {
         for (const Case& c : cases) product(call, c);
+        for (const GeluCase& c : gelu_cases) gelu_product(call, c);
+    }
     expect(asked() == count, "the heuristic is asked once a shape");
     if (asked() != count) printf("asked %d times, expected %d\n", asked(), count);
     close_cublaslt(queue.cublaslt);

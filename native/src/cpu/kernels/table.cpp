@@ -4,6 +4,6 @@
 namespace dualform::cpu {
 
 #define DF_ENTRY(name, Args) DF_ISA::name,
-const df_backend_ops DF_OPS_TABLE = {DF_CPU_KERNELS(DF_ENTRY)};
+const df_backend_ops DF_OPS_TABLE = {DF_CPU_KERNELS(DF_ENTRY) nullptr, nullptr /* no two ops in one */};
 
 }  // namespace dualform::cpu

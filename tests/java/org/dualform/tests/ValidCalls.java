@@ -211,6 +211,8 @@ final class ValidCalls implements AutoCloseable {
         op("residualLayernormBackward", "dx:3,4 ?dweight:4 ?dbias:4 dout:3,4 ?dsum:3,4 sum:3,4 weight:4 mean:3 rstd:3", false);
         op("biasGeluForward", "out:3,4 x:3,4 ?bias:4", Gelu.EXACT);
         op("biasGeluBackward", "dx:3,4 ?dbias:4 dout:3,4 x:3,4 ?bias:4", Gelu.TANH, false);
+        op("matmulGeluForward", "out:3,5 ?pre:3,5 a:3,4 b:4,5 ?bias:5", false, false, Gelu.TANH);
+        op("matmulGeluBackward", "dpre:3,5 ?dbias:5 dout:3,4 w:4,5 pre:3,5", false, Gelu.TANH, false);
         op("embeddingForward", "out:2,3,4 ids:i2,3 wte:7,4 ?wpe:5,4", 1L);
         op("embeddingBackward", "?dwte:7,4 ?dwpe:5,4 dout:2,3,4 ids:i2,3", 1L, false);
         op("crossEntropy", "loss: losses:3 ?dlogits:3,5 logits:3,5 targets:i3", -100);
@@ -258,6 +260,7 @@ final class ValidCalls implements AutoCloseable {
         tape("matmul", "a:3,4 b:4,5 ?bias:5", false, false);
         tape("residualLayernorm", "x:3,4 ?residual:3,4 weight:4 bias:4", 1e-5);
         tape("biasGelu", "x:3,4 ?bias:4", Gelu.TANH);
+        tape("feedForward", "x:3,4 inWeight:5,4 ?inBias:5 outWeight:2,5 ?outBias:2", Gelu.TANH);
         tape("embedding", "ids:i2,3 wte:7,4 ?wpe:5,4", 1L);
         tape("crossEntropy", "logits:3,5 targets:i3", -100);
         tape("unary", "x:3", Unary.EXP);

@@ -505,6 +505,61 @@ public final class Ops {
     }
 
     /**
+     * Matrix product and the GELU of it.
+     *
+     * <pre>{@code
+     * pre = op(a) op(b) + bias,  out = gelu(pre).   Shapes, dtypes and the batch as in matmul, but out has the
+     *  dtype of a.  pre (..,M,N) (optional; saved for backward)  bias (N) (optional). Where the backend has no kernel for both in one, this is
+     *  matmul, then biasGeluForward, bit for bit; else gelu may read pre before it is rounded.
+     * }</pre>
+     *
+     * @param out the result (..,M,N)
+     * @param pre what the GELU is taken of (..,M,N), saved for the backward pass; null if not wanted
+     * @param a (..,M,K), or (..,K,M) when transA
+     * @param b (..,K,N), or (..,N,K) when transB
+     * @param bias (N); null for none
+     * @param transA whether a is transposed
+     * @param transB whether b is transposed
+     * @param kind which GELU
+     */
+    public static void matmulGeluForward(Tensor out, Tensor pre, Tensor a, Tensor b, Tensor bias, boolean transA, boolean transB, Gelu kind) {
+        int code = Arguments.notNull(kind, "kind").ordinal();
+        try (Call call = Call.begin()) {
+            call.check(df_matmul_gelu_forward(
+                    call.use(out, "out"), call.optional(pre, "pre"), call.use(a, "a"), call.use(b, "b"), call.optional(bias, "bias"),
+                    flag(transA), flag(transB), code));
+        }
+    }
+
+    /**
+     * The gradient that arrives at {@code pre} of {@link #matmulGeluForward product and GELU} through a second product.
+     *
+     * <pre>{@code
+     * The gradient that arrives at pre through a second product, out op(w)^T, whose gradient is dout:  dpre = (dout op(w)) gelu'(pre).
+     *    dbias (N) (optional; +=) sum of dpre.   dpre pre (..,M,N)  dout (..,M,K)  op(w) (K,N): w is (K,N), or (N,K) when transW; a batch as in
+     *  matmul. Where the backend has no kernel for both in one, this is matmul, then biasGeluBackward, bit for bit.
+     * }</pre>
+     *
+     * @param dpre (..,M,N), assigned
+     * @param dbias (N); null if not wanted
+     * @param dout gradient of the second product (..,M,K)
+     * @param w factor of the second product, transposed (K,N), or (N,K) when transW
+     * @param pre (..,M,N), as saved by the forward pass
+     * @param transW whether w is transposed
+     * @param kind which GELU
+     * @param accumulate whether dbias adds
+     */
+    public static void matmulGeluBackward(Tensor dpre, Tensor dbias, Tensor dout, Tensor w, Tensor pre, boolean transW, Gelu kind,
+            boolean accumulate) {
+        int code = Arguments.notNull(kind, "kind").ordinal();
+        try (Call call = Call.begin()) {
+            call.check(df_matmul_gelu_backward(
+                    call.use(dpre, "dpre"), call.optional(dbias, "dbias"), call.use(dout, "dout"), call.use(w, "w"), call.use(pre, "pre"),
+                    flag(transW), code, flag(accumulate)));
+        }
+    }
+
+    /**
      * Token and position embeddings, summed.
      *
      * <pre>{@code

@@ -744,6 +744,44 @@ public final class Tape implements AutoCloseable {
     }
 
     /**
+     * A feed-forward layer, {@code gelu(x inWeightᵀ + inBias) outWeightᵀ + outBias}: records {@link Ops#matmulGeluForward} and
+     * {@link Ops#matmul} as one; gradients reach all five.
+     *
+     * @param x (..,M,C)
+     * @param inWeight (H,C)
+     * @param inBias (H); null for none
+     * @param outWeight (O,H)
+     * @param outBias (O); null for none
+     * @param kind which GELU
+     * @return (..,M,O)
+     */
+    public Tensor feedForward(Tensor x, Tensor inWeight, Tensor inBias, Tensor outWeight, Tensor outBias, Gelu kind) {
+        boolean records = records(x, inWeight, inBias, outWeight, outBias);
+        if (floating(x, "x").rank() < 2) {
+            throw new InvalidArgumentException("x: rank " + x.rank() + ", expected at least 2");
+        }
+        long[] shape = x.shape();
+        shape[x.rank() - 1] = ranked(inWeight, 2, "inWeight").size(0);
+        Tensor hidden = saved(records, x.dtype(), shape);
+        Tensor pre = records ? like(hidden) : null;
+        Ops.matmulGeluForward(hidden, pre, x, inWeight, inBias, false, true, kind);
+        shape[x.rank() - 1] = ranked(outWeight, 2, "outWeight").size(0);
+        Tensor out = gradients.empty(x.dtype(), shape);
+        Ops.matmul(out, hidden, outWeight, outBias, false, true, false);
+        return !records ? unrecorded(out) : record(out, () -> {
+            Tensor dout = arrived(out);
+            matmulBackward(dout, hidden, outWeight, outBias, false, true);
+            if (gradients.wanted(x) || gradients.wanted(inWeight) || gradients.wanted(inBias)) {
+                Tensor dpre = gradients.temporary(pre.dtype(), pre.shape());
+                Gradients.Sums dbias = gradients.sums(inBias);
+                Ops.matmulGeluBackward(dpre, dbias.tensors[0], dout, outWeight, pre, false, kind, dbias.accumulate);
+                dbias.commit();
+                matmulBackward(dpre, x, inWeight, null, false, true);
+            }
+        }, hidden, pre);
+    }
+
+    /**
      * Records {@link Ops#embeddingForward}; gradients reach wte and wpe.
      *
      * @param ids (B,T) I32

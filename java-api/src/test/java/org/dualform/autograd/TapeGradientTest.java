@@ -203,6 +203,15 @@ class TapeGradientTest {
         }
     }
 
+    @ParameterizedTest
+    @EnumSource(Gelu.class)
+    void feedForward(Gelu kind) {
+        try (GradientCheck check = new GradientCheck(device, 15)) {
+            check.input(2, 3, 4).input(5, 4).input(5).input(6, 5).input(6).check((tape, x) ->
+                    all(tape.feedForward(x[0], x[1], x[2], x[3], x[4], kind), tape.feedForward(x[0], x[1], null, x[3], null, kind)));
+        }
+    }
+
     @Test
     void embedding() {
         try (GradientCheck check = new GradientCheck(device, 16); Tensor ids = Tensor.of(device, new int[] {0, 2, 2, 4, 1, 2}, 2, 3)) {
