@@ -81,7 +81,7 @@ public:
     void draw(Draw& d) override {
         dtype = d.dtype;
         d.until([&] {
-            B_ = d.dim("B", 3);
+            B_ = d.one_of("B", {1, 3}); /* not 2: a factor with 2 in front would be a batch, and the check of errors wants it refused */
             M_ = d.dim("M");
             N_ = d.dim("N");
             K_ = d.dim("K");
