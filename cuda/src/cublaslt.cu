@@ -294,8 +294,8 @@ int multiply_with_cublaslt(const Call& call, const Product& p, bool* served, con
     if (p.batch.rank > 1 || p.batch.count > INT_MAX || p.m > INT_MAX || p.n > INT_MAX || p.k > INT_MAX) return DF_OK;
     const bool aux = gelu != nullptr && gelu->pre;
     if (gelu != nullptr && (p.addend.data || p.batch.count != 1 || (gelu->gradient && (p.bias || !aux)))) return DF_OK;
-    if (aux && (gelu->pre.dtype != p.out.data.dtype || alignment(gelu->pre.data) < 16 || gelu->pre_row < p.n || gelu->pre_row % kAuxMultiple != 0))
-        return DF_OK;
+    if (aux && (gelu->pre.dtype != p.out.data.dtype || alignment(gelu->pre.data) < 16)) return DF_OK;
+    if (aux && (gelu->pre_row < p.n || gelu->pre_row % kAuxMultiple != 0)) return DF_OK;
     const Operand a = operand(p.a, p.m, p.k, p.batch.stride[1][0]), b = operand(p.b, p.k, p.n, p.batch.stride[2][0]);
     const Operand out = operand(p.out, p.m, p.n, p.batch.stride[0][0]);
     if (!a.fits || !b.fits || !out.fits || out.transposed) return DF_OK;
@@ -340,7 +340,8 @@ int multiply_with_cublaslt(const Call& call, const Product& p, bool* served, con
     const int32_t transposed = kOpTransposed;
     if (b.transposed) ok = ok && l.matmul_set(matmul.value, kMatmulTransA, &transposed, sizeof transposed) == 0;
     if (a.transposed) ok = ok && l.matmul_set(matmul.value, kMatmulTransB, &transposed, sizeof transposed) == 0;
-    if (shape.epilogue != kEpilogueDefault) ok = ok && l.matmul_set(matmul.value, kMatmulEpilogue, &shape.epilogue, sizeof shape.epilogue) == 0;
+    if (shape.epilogue != kEpilogueDefault)
+        ok = ok && l.matmul_set(matmul.value, kMatmulEpilogue, &shape.epilogue, sizeof shape.epilogue) == 0;
     if (p.bias) ok = ok && l.matmul_set(matmul.value, kMatmulBiasPointer, &p.bias.data, sizeof p.bias.data) == 0;
     if (aux)
         ok = ok && l.matmul_set(matmul.value, kMatmulAuxPointer, &gelu->pre.data, sizeof gelu->pre.data) == 0 &&

@@ -139,14 +139,16 @@ DF_API df_status df_bias_gelu_forward(df_tensor* out, const df_tensor* x, const 
 DF_API df_status df_bias_gelu_backward(df_tensor* dx, df_tensor* dbias, const df_tensor* dout, const df_tensor* x,
                                        const df_tensor* bias, df_gelu kind, int accumulate);
 
-/** A product and the GELU of it.   pre = op(a) op(b) + bias,  out = gelu(pre).   Shapes, dtypes and the batch as in df_matmul, but out has the
- *  dtype of a.  pre (..,M,N) (optional; saved for backward)  bias (N) (optional). Where the backend has no kernel for both in one, this is
- *  df_matmul, then df_bias_gelu_forward, bit for bit; else gelu may read pre before it is rounded. */
+/** A product and the GELU of it.   pre = op(a) op(b) + bias,  out = gelu(pre).   Shapes and batch as in df_matmul.
+ *  pre (..,M,N) (optional; saved for backward)  bias (N) (optional).  out pre: dtype of a.
+ *  This is df_matmul, then df_bias_gelu_forward, bit for bit, where the backend does not do both in one; where it does, gelu may read
+ *  pre before it is rounded. */
 DF_API df_status df_matmul_gelu_forward(df_tensor* out, df_tensor* pre, const df_tensor* a, const df_tensor* b, const df_tensor* bias,
                                         int trans_a, int trans_b, df_gelu kind);
-/** The gradient that arrives at pre through a second product, out op(w)^T, whose gradient is dout:  dpre = (dout op(w)) gelu'(pre).
- *    dbias (N) (optional; +=) sum of dpre.   dpre pre (..,M,N)  dout (..,M,K)  op(w) (K,N): w is (K,N), or (N,K) when trans_w; a batch as in
- *  df_matmul. Where the backend has no kernel for both in one, this is df_matmul, then df_bias_gelu_backward, bit for bit. */
+/** The gradient that arrives at pre through a second product, out op(w)^T, whose gradient is dout:
+ *    dpre = (dout op(w)) gelu'(pre),  dbias (N) (optional; +=) sum of dpre.
+ *  dpre pre (..,M,N)  dout (..,M,K)  op(w) (K,N): w is (K,N), or (N,K) when trans_w; batch as in df_matmul.
+ *  This is df_matmul, then df_bias_gelu_backward, bit for bit, where the backend does not do both in one. */
 DF_API df_status df_matmul_gelu_backward(df_tensor* dpre, df_tensor* dbias, const df_tensor* dout, const df_tensor* w, const df_tensor* pre,
                                          int trans_w, df_gelu kind, int accumulate);
 

@@ -266,6 +266,32 @@ void grouped_heads_and_tails(const Options& options, Report& report) {
     }
 }
 
+/// A product and its GELU, forward and backward, have the bits of the two ops.
+void product_and_gelu_are_two_ops(const Options& options, Report& report) {
+    Device device(options);
+    for (int64_t i = 0; i < options.number(kShapes); ++i) {
+        Random random(options.seed + static_cast<uint64_t>(i));
+        const int64_t M = random.one_of({1, 3, 17, 40}), N = random.one_of({1, 2, 33, 65}), K = random.one_of({1, 5, 31, 64});
+        const df_gelu kind = random.below(2) != 0 ? DF_GELU_TANH : DF_GELU_EXACT;
+        const Array a(device, DF_BF16, {M, K}, kNormal, random), b(device, DF_BF16, {N, K}, kNormal, random), bias(device, DF_BF16, {N}, kNormal, random),
+            dout(device, DF_BF16, {M, K}, kNormal, random);
+        const Array out(device, DF_BF16, {M, N}), pre(device, DF_BF16, {M, N}), dpre(device, DF_BF16, {M, N}), dbias(device, DF_F32, {N}),
+            alone(device, DF_BF16, {M, N});
+        require_ok(df_matmul_gelu_forward(out, pre, a, b, bias, 0, 1, kind), "forward");
+        require_ok(df_matmul_gelu_forward(alone, nullptr, a, b, bias, 0, 1, kind), "forward without pre");
+        require_ok(df_matmul_gelu_backward(dpre, dbias, dout, b, pre, 1, kind, 0), "backward");
+        const Array u(device, DF_BF16, {M, N}), g(device, DF_BF16, {M, N}), arrives(device, DF_BF16, {M, N}), du(device, DF_BF16, {M, N}),
+            sum(device, DF_F32, {N});
+        require_ok(df_matmul(u, a, b, bias, 0, 1, 0), "matmul");
+        require_ok(df_bias_gelu_forward(g, u, nullptr, kind), "gelu");
+        require_ok(df_matmul(arrives, dout, b, nullptr, 0, 1, 0), "matmul");
+        require_ok(df_bias_gelu_backward(du, sum, arrives, u, nullptr, kind, 0), "gelu");
+        report.expect(pre.read() == u.read() && out.read() == g.read() && alone.read() == g.read() && dpre.read() == du.read() &&
+                          dbias.read() == sum.read(),
+                      "a product and its GELU have other bits than the two ops");
+    }
+}
+
 }  // namespace
 
 void check_identities(const Options& options, Report& report) {
@@ -275,6 +301,7 @@ void check_identities(const Options& options, Report& report) {
     momentum_decoding(options, report);
     no_momentum_is_attention(options, report);
     grouped_heads_and_tails(options, report);
+    product_and_gelu_are_two_ops(options, report);
 }
 
 }  // namespace dualform::test

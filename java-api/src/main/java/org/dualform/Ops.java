@@ -508,9 +508,10 @@ public final class Ops {
      * Matrix product and the GELU of it.
      *
      * <pre>{@code
-     * pre = op(a) op(b) + bias,  out = gelu(pre).   Shapes, dtypes and the batch as in matmul, but out has the
-     *  dtype of a.  pre (..,M,N) (optional; saved for backward)  bias (N) (optional). Where the backend has no kernel for both in one, this is
-     *  matmul, then biasGeluForward, bit for bit; else gelu may read pre before it is rounded.
+     * pre = op(a) op(b) + bias,  out = gelu(pre).   Shapes and batch as in matmul.
+     *  pre (..,M,N) (optional; saved for backward)  bias (N) (optional).  out pre: dtype of a.
+     *  This is matmul, then biasGeluForward, bit for bit, where the backend does not do both in one; where it does, gelu may read
+     *  pre before it is rounded.
      * }</pre>
      *
      * @param out the result (..,M,N)
@@ -522,7 +523,8 @@ public final class Ops {
      * @param transB whether b is transposed
      * @param kind which GELU
      */
-    public static void matmulGeluForward(Tensor out, Tensor pre, Tensor a, Tensor b, Tensor bias, boolean transA, boolean transB, Gelu kind) {
+    public static void matmulGeluForward(Tensor out, Tensor pre, Tensor a, Tensor b, Tensor bias, boolean transA, boolean transB,
+            Gelu kind) {
         int code = Arguments.notNull(kind, "kind").ordinal();
         try (Call call = Call.begin()) {
             call.check(df_matmul_gelu_forward(
@@ -535,9 +537,10 @@ public final class Ops {
      * The gradient that arrives at {@code pre} of {@link #matmulGeluForward product and GELU} through a second product.
      *
      * <pre>{@code
-     * The gradient that arrives at pre through a second product, out op(w)^T, whose gradient is dout:  dpre = (dout op(w)) gelu'(pre).
-     *    dbias (N) (optional; +=) sum of dpre.   dpre pre (..,M,N)  dout (..,M,K)  op(w) (K,N): w is (K,N), or (N,K) when transW; a batch as in
-     *  matmul. Where the backend has no kernel for both in one, this is matmul, then biasGeluBackward, bit for bit.
+     * The gradient that arrives at pre through a second product, out op(w)^T, whose gradient is dout:
+     *    dpre = (dout op(w)) gelu'(pre),  dbias (N) (optional; +=) sum of dpre.
+     *  dpre pre (..,M,N)  dout (..,M,K)  op(w) (K,N): w is (K,N), or (N,K) when transW; batch as in matmul.
+     *  This is matmul, then biasGeluBackward, bit for bit, where the backend does not do both in one.
      * }</pre>
      *
      * @param dpre (..,M,N), assigned
