@@ -31,7 +31,7 @@ public:
             gradient("wte", "dwte");
         }
         if (!dwte || (wpe && any) || d.flag("dwpe")) {
-            result("dwpe", {P_, C_}, accumulate_, d.either("dwpe_acc"));
+            result("dwpe", {P_, C_}, accumulate_, d.either("dwpe_acc")).is_gradient = true;
             if (wpe) gradient("wpe", "dwpe");
         }
     }

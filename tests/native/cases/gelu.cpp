@@ -42,7 +42,7 @@ public:
         arriving("out", "dout");
         gradient("x", "dx");
         if (dbias) {
-            result("dbias", {C_}, accumulate_, d.either("dbias_acc"));
+            result("dbias", {C_}, accumulate_, d.either("dbias_acc")).is_gradient = true; /* without a bias too */
             if (bias) gradient("bias", "dbias");
         }
     }
@@ -105,7 +105,7 @@ public:
         arriving("out", "dout");
         output("dpre", {B_, M_, N_}).is_gradient = true;
         if (find("bias") != nullptr || d.flag("dbias")) {
-            result("dbias", {N_}, accumulate_, d.either("dbias_acc"));
+            result("dbias", {N_}, accumulate_, d.either("dbias_acc")).is_gradient = true;
             if (find("bias") != nullptr) gradient("bias", "dbias");
         }
         forward_flops = 2.0 * static_cast<double>(B_ * M_ * N_ * (K_ + O_));
