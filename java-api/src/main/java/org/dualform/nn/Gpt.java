@@ -357,8 +357,8 @@ public final class Gpt implements AutoCloseable {
         ResidualLayernorm first = tape.residualLayernorm(stream.added, stream.residual, w.ln1Weight, w.ln1Bias, config.epsilon());
         Tensor attended = attention(tape, layer, first.out(), cache, probe);
         ResidualLayernorm second = tape.residualLayernorm(attended, first.sum(), w.ln2Weight, w.ln2Bias, config.epsilon());
-        Tensor hidden = tape.biasGelu(tape.matmul(second.out(), w.fcWeight, null, false, true), w.fcBias, Gelu.TANH);
-        return new Stream(tape.matmul(hidden, w.mlpWeight, w.mlpBias, false, true), second.sum());
+        Tensor out = tape.feedForward(second.out(), w.fcWeight, w.fcBias, w.mlpWeight, w.mlpBias, Gelu.TANH);
+        return new Stream(out, second.sum());
     }
 
     private Tensor attention(Tape tape, int layer, Tensor x, KvCache cache, Probe probe) {
