@@ -237,7 +237,7 @@ int describe(char* json, size_t n, df_error* error) {
     if (lt.found) text.add(",\"version\":%zu", lt.version);
     text.add("},\"nccl\":");
     describe_nccl(text);
-    text.add(",\"matmul\":\"%s\"", lt.found ? "cublaslt" : "own tiled kernel");
+    text.add(",\"matmul\":\"%s\"", lt.found && kernels() != Kernels::kPlain ? "cublaslt" : "own tiled kernel");
     char choices[1024];
     describe_choices(choices, sizeof choices);
     text.add("%s", choices);

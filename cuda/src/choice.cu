@@ -29,7 +29,7 @@ Option precision_option{"precision", "DUALFORM_PRECISION", {"float32", "tf32", "
 Option deterministic_option{"deterministic", "DUALFORM_DETERMINISTIC", {"false", "true", nullptr}, "true or false", {-1}, {-1}};
 Option* const kOptions[] = {&kernels_option, &precision_option, &deterministic_option};
 
-/// The most that there is for an op; everything not named here has plain kernels only (matmul: cuBLASLt where it is found).
+/// The most that there is for an op; everything not named here has plain kernels only. Of products, mma is cuBLASLt, where it is found.
 struct Served {
     const char* op;
     Kernels most;
@@ -43,6 +43,8 @@ constexpr Served kServed[] = {
     {"delta_apply", Kernels::kMma},
     {"dual_form_forward", Kernels::kMma},
     {"dual_form_backward", Kernels::kMma},
+    {"matmul", Kernels::kMma},
+    {"matmul_gelu", Kernels::kMma},
     {"residual_layernorm", Kernels::kMma},
     {"bias_gelu", Kernels::kMma},
     {"cross_entropy", Kernels::kMma},

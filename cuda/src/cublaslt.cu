@@ -137,7 +137,7 @@ struct Shape {
     int64_t m, n, k, batch, leading[3], batch_stride[3]; /* of out, a, b */
     int64_t aux_leading;
     int32_t type[3], transposed[2], accumulate;
-    uint32_t alignment[3], epilogue, aux_alignment;
+    uint32_t alignment[3], epilogue;
 };
 
 /// What was chosen for a shape; remembered until the device closes. A model has some dozens of shapes; what comes after the table is full is
@@ -164,6 +164,12 @@ public:
         }
         entries_[i] = {shape, chosen, true, served};
         ++count_;
+    }
+    /// This shape is left to others from now on.
+    void give_up(const Shape& shape) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        for (int i = first(shape); entries_[i].used; i = (i + 1) % kEntries)
+            if (memcmp(&entries_[i].shape, &shape, sizeof shape) == 0) entries_[i].served = false;
     }
 
 private:
@@ -316,7 +322,9 @@ int multiply_with_cublaslt(const Call& call, const Product& p, bool* served, con
     if (p.bias) shape.epilogue |= kEpilogueBias;
     if (gelu != nullptr) shape.epilogue |= gelu->gradient ? kEpilogueGeluSlope : aux ? kEpilogueGelu | kEpilogueAux : kEpilogueGelu;
     if (shape.epilogue == 0) shape.epilogue = kEpilogueDefault;
-    if (aux) shape.aux_leading = gelu->pre_row, shape.aux_alignment = alignment(gelu->pre.data);
+    // There is no preference for the bias and the auxiliary matrix; they are read as out is written, so the least of the three counts.
+    if (p.bias) shape.alignment[0] = smaller(shape.alignment[0], alignment(p.bias.data));
+    if (aux) shape.aux_leading = gelu->pre_row, shape.alignment[0] = smaller(shape.alignment[0], alignment(gelu->pre.data));
     Heuristic chosen = {};
     bool takes = false;
     const bool known = c->choices.find(shape, &chosen, &takes);
@@ -372,10 +380,12 @@ int multiply_with_cublaslt(const Call& call, const Product& p, bool* served, con
                                 layout_out.value, p.out.data.data, layout_out.value, &chosen.algorithm, workspace.as<void>(),
                                     chosen.workspace,
                                 call.stream);
-    *served = true;
+    *served = status == 0;
     if (status == 0) return DF_OK;
+    // A device that is lost, or a memory fault, is an error; whatever else it says of this shape, the tiled kernel serves it.
     if (const int lost = call.check(cudaGetLastError(), "cublasLtMatmul")) return lost;
-    return fail(call.error, DF_INTERNAL, "%s: cublasLtMatmul: status %d", call.op, status);
+    c->choices.give_up(shape);
+    return DF_OK;
 }
 
 #endif

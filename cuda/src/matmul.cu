@@ -166,8 +166,8 @@ Matrix matrix(float* data, int64_t columns, bool transposed) {
 
 int multiply(const Call& call, const Product& product) {
     bool served = false;
-    if (const int status = multiply_with_cublaslt(call, product, &served)) return status;
-    if (served) return DF_OK;
+    if (kernels() != Kernels::kPlain)
+        if (const int status = multiply_with_cublaslt(call, product, &served); status != DF_OK || served) return status;
     const int64_t row_tiles = ceil_div(product.m, kTile), column_tiles = ceil_div(product.n, kTile);
     return launch(call, "matmul_tile", product.batch.count * row_tiles * column_tiles, kTileThreads, 0, matmul_tile, product, row_tiles,
                   column_tiles);

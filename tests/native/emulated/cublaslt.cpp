@@ -29,6 +29,8 @@ int Scratch::failure() const { return DF_OUT_OF_MEMORY; }
 namespace {
 
 int passed = 0, failed = 0;
+int (*asked)() = nullptr;
+uint32_t (*aligned_to)() = nullptr; /* out, in the last question */
 
 void expect(bool ok, const char* what) {
     if (ok) {
@@ -73,11 +75,12 @@ struct Case {
     int dtype, out_dtype;
     int64_t offset; /* of a, in elements: another alignment */
     bool taken;
+    int64_t bias_offset = 0;
 };
 
 void product(const Call& call, const Case& c) {
     Numbers a(c.dtype, c.m * c.k * c.batch, 1, c.offset), b(c.dtype, c.k * c.n * c.batch, 2), out(c.out_dtype, c.m * c.n * c.batch, 3),
-        bias(c.out_dtype, c.n, 4);
+        bias(c.out_dtype, c.n, 4, c.bias_offset);
     std::vector<float> expected;
     for (int64_t batch = 0; batch < c.batch; ++batch)
         for (int64_t i = 0; i < c.m; ++i)
@@ -101,8 +104,10 @@ void product(const Call& call, const Case& c) {
         p.batch.finish();
     }
     bool served = false;
+    const int before = asked();
     const int status = multiply_with_cublaslt(call, p, &served);
     expect(status == DF_OK && served == c.taken, c.name);
+    if (asked() != before) expect(aligned_to() == (c.bias_offset != 0 ? 4u : 256u), "out's alignment is no more than the bias's");
     if (!served) return;
     bool equal = true;
     for (size_t i = 0; i < expected.size(); ++i) equal = equal && out.at(static_cast<int64_t>(i)) == expected[i];
@@ -171,7 +176,9 @@ int main(int argc, char** argv) {
         return 1;
     }
     const Call call = {&queue, nullptr, "matmul", &error};
-    const auto asked = reinterpret_cast<int (*)()>(dlsym(dlopen(argv[1], RTLD_LAZY), "stand_in_asked"));
+    void* const stand_in = dlopen(argv[1], RTLD_LAZY);
+    asked = reinterpret_cast<int (*)()>(dlsym(stand_in, "stand_in_asked"));
+    aligned_to = reinterpret_cast<uint32_t (*)()>(dlsym(stand_in, "stand_in_alignment"));
     const Case cases[] = {
         {"plain", 5, 7, 3, 1, false, false, false, false, DF_F32, DF_F32, 0, true},
         {"a transposed", 5, 7, 3, 1, true, false, false, false, DF_F32, DF_F32, 0, true},
@@ -180,10 +187,12 @@ int main(int argc, char** argv) {
         {"a batch", 4, 6, 3, 3, false, true, false, false, DF_F32, DF_F32, 0, true},
         {"bias", 5, 7, 3, 1, false, true, true, false, DF_F32, DF_F32, 0, true},
         {"addend", 5, 7, 3, 1, false, false, false, true, DF_F32, DF_F32, 0, true},
+        {"a bias between two multiples of 16 bytes", 5, 7, 3, 1, false, true, true, false, DF_F32, DF_F32, 0, true, 1},
         {"bfloat16", 5, 7, 3, 1, false, true, true, false, DF_BF16, DF_BF16, 0, true},
         {"bfloat16 into float", 5, 7, 3, 1, true, false, false, true, DF_BF16, DF_F32, 0, true},
         {"another alignment", 5, 7, 3, 1, false, false, false, false, DF_F32, DF_F32, 1, true},
         {"a shape that is not taken", 5, 13, 3, 1, false, false, false, false, DF_F32, DF_F32, 0, false},
+        {"a shape that is refused when called", 5, 11, 3, 1, false, false, false, false, DF_F32, DF_F32, 0, false},
     };
     const GeluCase gelu_cases[] = {
         {"gelu", 5, 16, 3, 16, false, false, false, false, DF_F32, 0, true},
@@ -201,7 +210,7 @@ int main(int argc, char** argv) {
         {"the gradient with a bias", 5, 16, 3, 16, true, false, true, true, DF_F32, 0, false},
         {"gelu of a shape that is not taken", 5, 13, 3, 16, false, true, true, true, DF_F32, 0, false},
     };
-    int count = static_cast<int>(sizeof cases / sizeof *cases) + 1; /* the last asks too */
+    int count = static_cast<int>(sizeof cases / sizeof *cases) + 1; /* shapes that are not taken are asked for too */
     for (const GeluCase& c : gelu_cases) count += c.taken;
     for (int round = 0; round < 3; ++round) {
         for (const Case& c : cases) product(call, c);

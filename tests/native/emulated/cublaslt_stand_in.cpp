@@ -35,6 +35,7 @@ struct Heuristic {
 
 constexpr uint64_t kMark = 0xd0a1f0a3;
 int asked = 0;
+uint32_t alignment_of_out = 0;
 
 float load(int type, const void* data, int64_t i) {
     if (type == 0) return static_cast<const float*>(data)[i];
@@ -67,6 +68,7 @@ double inner(double u) { return sqrt(2 / M_PI) * (u + 0.044715 * u * u * u); }
 }  // namespace
 
 EXPORT int stand_in_asked() { return asked; }
+EXPORT uint32_t stand_in_alignment() { return alignment_of_out; } /* what was asked for last */
 EXPORT int cublasLtCreate(void** handle) { return *handle = new char, 0; }
 EXPORT int cublasLtDestroy(void* handle) { return delete static_cast<char*>(handle), 0; }
 EXPORT size_t cublasLtGetVersion() { return 1; }
@@ -97,7 +99,8 @@ EXPORT int cublasLtMatmulDescSetAttribute(void* matmul, int attribute, const voi
 }
 EXPORT int cublasLtMatmulPreferenceCreate(void** preference) { return *preference = new char, 0; }
 EXPORT int cublasLtMatmulPreferenceDestroy(void* preference) { return delete static_cast<char*>(preference), 0; }
-EXPORT int cublasLtMatmulPreferenceSetAttribute(void*, int attribute, const void*, size_t bytes) {
+EXPORT int cublasLtMatmulPreferenceSetAttribute(void*, int attribute, const void* value, size_t bytes) {
+    if (attribute == 8) memcpy(&alignment_of_out, value, sizeof alignment_of_out);
     return attribute == 1 ? (bytes == 8 ? 0 : 7) : bytes == 4 ? 0 : 7;
 }
 EXPORT int cublasLtMatmulAlgoGetHeuristic(void*, void* matmul, void*, void*, void*, void* d, void*, int wanted, Heuristic* results, int* found) {
@@ -118,6 +121,7 @@ EXPORT int cublasLtMatmul(void*, void* matmul, const void* alpha, const void* a,
     const Layout &la = *static_cast<Layout*>(a_layout), &lb = *static_cast<Layout*>(b_layout), &ld = *static_cast<Layout*>(d_layout);
     if (algorithm->data[0] != kMark + static_cast<uint64_t>(ld.rows) || workspace == nullptr || workspace_bytes != 64) return 7;
     if (c != d || c_layout != d_layout || !whole(m, ld)) return 7;
+    if (ld.rows == 11) return 15; /* one shape that is taken and then refused */
     const int64_t k = m.transposed_a ? la.rows : la.columns;
     for (int32_t n = 0; n < ld.batch; ++n)
         for (int64_t i = 0; i < ld.rows; ++i)
