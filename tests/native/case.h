@@ -116,12 +116,18 @@ public:
 
     int dtype = DF_F32;
     bool on_tensor_cores = false;  // its products are Arithmetic::products
+    bool has_tf32 = true;          // with precision tf32 its kernels split operands in two bfloat16 otherwise
     std::vector<Tensor> tensors;
     std::vector<Gradient> gradients;
     std::vector<Incoming> incoming;
     double forward_flops = 0, backward_flops = 0;  // 0: memory decides
 
     const Tensor* find(const std::string& name) const;
+    /// What becomes of the operands of its float32 products.
+    Operands operands() const {
+        if (dtype != DF_F32 || !on_tensor_cores) return Operands::kFloat32;
+        return float32_operands() == Operands::kTf32 && !has_tf32 ? Operands::kBf16x3 : float32_operands();
+    }
 
 protected:
     Tensor& input(const char* name, Shape shape, Distribution values) {
@@ -157,6 +163,11 @@ protected:
 private:
     Tensor& add(const char* name, Role role, int type, Shape shape, Distribution values);
 };
+
+template <class F>
+void in_arithmetic(const Case& c, bool exact, F&& f) {
+    in_arithmetic(c.dtype, exact, std::forward<F>(f), c.operands());
+}
 
 using MakeCase = std::unique_ptr<Case> (*)();
 struct Registration {

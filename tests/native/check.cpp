@@ -129,7 +129,7 @@ Judgement judge_outputs(const Case& c, const Values& values, const Fixture& fixt
         int64_t where = 0;
         const double error = largest_distance(candidate, reference, &where);
         const Verdict verdict = judge(error, parity_tolerance(t.dtype, naive_error[t.name], scale_of(t, reference, incoming),
-                                                            c.on_tensor_cores ? c.dtype : -1));
+                                                            c.operands()));
         if (!(verdict.ratio <= result.ratio)) result.ratio = verdict.ratio;
         if (!verdict.pass && result.failure.empty()) {
             char text[256];

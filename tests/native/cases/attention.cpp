@@ -90,7 +90,7 @@ public:
     bool has_backward() const override { return backward_; }
 
     void expect(Values& v, bool exact) const override {
-        in_arithmetic(dtype, exact, [&](auto a) {
+        in_arithmetic(*this, exact, [&](auto a) {
             using A = typename decltype(a)::Type;
             AttentionSizes z = z_;
             if (find("lengths")) z.lengths = v["lengths"];

@@ -10,6 +10,7 @@ public:
     void draw(Draw& d) override {
         dtype = d.dtype;
         on_tensor_cores = true;
+        has_tf32 = false;
         d.until([&] { return (N_ = d.dim("N", 768)) * (O_ = d.dim("O")) * (I_ = d.dim("I")) <= 300000; });
         accumulate_ = d.flag("accumulate");
         input("e", {N_, O_}, d.data());
@@ -19,7 +20,7 @@ public:
     }
     df_status forward(const Handles& t) override { return df_delta_accumulate(t("delta_w"), t("e"), t("xp"), accumulate_); }
     void expect(Values& v, bool exact) const override {
-        in_arithmetic(dtype, exact, [&](auto a) {
+        in_arithmetic(*this, exact, [&](auto a) {
             using A = typename decltype(a)::Type;
             put(v, "delta_w", a, outer_products<A>(a, numbers<A>(v["e"]), numbers<A>(v["xp"]), N_, O_, I_), exact);
         });
@@ -35,6 +36,7 @@ public:
     void draw(Draw& d) override {
         dtype = d.dtype;
         on_tensor_cores = true;
+        has_tf32 = false;
         d.until([&] { return (M_ = d.dim("M")) * (O_ = d.dim("O")) * (I_ = d.dim("I")) <= 300000; });
         input("x", {M_, I_}, d.data());
         if (d.flag("w0")) input("w0", {O_, I_}, d.plain());
@@ -44,7 +46,7 @@ public:
     }
     df_status forward(const Handles& t) override { return df_delta_apply(t("out"), t("x"), t("w0"), t("delta_w")); }
     void expect(Values& v, bool exact) const override {
-        in_arithmetic(dtype, exact, [&](auto a) {
+        in_arithmetic(*this, exact, [&](auto a) {
             using A = typename decltype(a)::Type;
             std::vector<A> w = numbers<A>(v["delta_w"]);
             const std::vector<A> w0 = numbers<A>(v, *this, "w0");
@@ -62,6 +64,7 @@ public:
     void draw(Draw& d) override {
         dtype = d.dtype;
         on_tensor_cores = true;
+        has_tf32 = false;
         d.until([&] {
             P_ = d.flag("batch", 0.3) ? d.dim("P", 5) : 0;
             M_ = d.dim("M");
@@ -107,7 +110,7 @@ public:
         return df_dual_form_backward(t("dw0"), t("de"), t("dxp"), t("dx"), t("dout"), t("w0"), t("e"), t("xp"), t("x"), form_, accumulate_);
     }
     void expect(Values& v, bool exact) const override {
-        in_arithmetic(dtype, exact, [&](auto a) {
+        in_arithmetic(*this, exact, [&](auto a) {
             using A = typename decltype(a)::Type;
             std::vector<A> out, delta_w, G, de, dxp, dx;
             const auto join = [](std::vector<A>& all, const std::vector<A>& one) { all.insert(all.end(), one.begin(), one.end()); };

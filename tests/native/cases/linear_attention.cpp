@@ -9,6 +9,7 @@ public:
     void draw(Draw& d) override {
         dtype = d.dtype;
         on_tensor_cores = true;
+        has_tf32 = false;
         d.until([&] {
             B_ = d.dim("B", 4);
             NH_ = d.dim("NH", 4);
@@ -65,7 +66,7 @@ public:
                                             t("k"), t("v"), t("decay"), t("state_in"), accumulate_);
     }
     void expect(Values& v, bool exact) const override {
-        in_arithmetic(dtype, exact, [&](auto a) {
+        in_arithmetic(*this, exact, [&](auto a) {
             using A = typename decltype(a)::Type;
             const auto n = [&](const char* name) { return numbers<A>(v, *this, name); };
             const auto r =

@@ -70,7 +70,7 @@ void attention_logits(df_device* device, int dtype, Report& report) {
         // Backward knows the weights as exp(logit - lse), so they are as exact as lse is: at huge logits only finite.
         double weights = 0;
         for (const double w : dv.read()) weights += w;
-        report.expect(distance(weights, 1) <= 4 * operand_epsilon(dtype) + epsilon(acc) * std::fabs(lse.read()[0]),
+        report.expect(distance(weights, 1) <= 4 * operand_epsilon(dtype, dtype == DF_F32 ? float32_operands() : Operands::kFloat32) + epsilon(acc) * std::fabs(lse.read()[0]),
                       std::string(row.name) + ", " + dtype_name(dtype) + ": the weights do not sum to 1");
     }
 }

@@ -110,11 +110,11 @@ struct Arithmetic {
 
 /// Calls f(Arithmetic<A>): exact is the reference, else the naive op of dtype.
 template <class F>
-void in_arithmetic(int dtype, bool exact, F&& f) {
+void in_arithmetic(int dtype, bool exact, F&& f, Operands operands = Operands::kFloat32) {
     if (exact || dtype == DF_F64)
         f(Arithmetic<double>{});
     else
-        f(Arithmetic<float>{dtype == DF_BF16, dtype == DF_F32 ? float32_operands() : Operands::kFloat32});
+        f(Arithmetic<float>{dtype == DF_BF16, operands});
 }
 
 }  // namespace dualform::test
