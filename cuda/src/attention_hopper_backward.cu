@@ -16,6 +16,7 @@
 // changes no bit. Inside the range of a tile products with probability 0 are formed: a NaN in a future key of the same tile reaches dq.
 #include "attention_hopper_backward.h"
 
+#include "attention_tiles.h"
 #include "choice.h"
 #include "hopper.h"
 #include "momentum.h"
@@ -27,7 +28,6 @@ namespace {
 using namespace hopper;
 
 constexpr float kLog2e = 1.44269504088896341f;
-constexpr int kKeyRows = 128;      /* keys of a block: 64 for each of the two warpgroups that multiply */
 constexpr int kBlockThreads = 384; /* loads and adds; two multiply */
 constexpr int kMultiplying = 256;
 constexpr int kStages = 2; /* of q and dout */
@@ -70,32 +70,6 @@ struct Problem {
 constexpr int kFewRegisters = 24, kManyRegisters = 240;
 static_assert(kFewRegisters + 2 * kManyRegisters <= 3 * 168, "registers of a block");
 
-/// What a block does: its keys, and the query tiles [first_tile, query_tiles) of each head of its group. It lies in shared memory, since
-/// those who load have no registers for it.
-struct Work {
-    int b, key_head, tile, s0, length, offset, group, first_tile, count;
-    __device__ void find(const Problem& p, int queries_of_tile) {
-        const int place = static_cast<int>(blockIdx.x % p.key_tiles);
-        // In turns the last tile comes first. Otherwise the first does, which under a causal mask has most to do.
-        tile = p.turns != nullptr ? p.key_tiles - 1 - place : place;
-        key_head = static_cast<int>(blockIdx.x / p.key_tiles % p.key_heads);
-        b = static_cast<int>(blockIdx.x / p.key_tiles / p.key_heads);
-        s0 = tile * kKeyRows;
-        length = p.lengths == nullptr ? p.keys : smaller(larger(p.lengths[b * p.lengths_stride], 0), p.keys);
-        offset = p.keys - p.queries;
-        group = p.query_heads / p.key_heads;
-        first_tile = s0 >= length ? p.query_tiles : p.causal ? larger(s0 - offset, 0) / queries_of_tile : 0;
-        count = group * (p.query_tiles - first_tile);
-    }
-    __device__ int first_head() const { return key_head * group; }
-    /// Key tiles after this one that add to the dq of query tile m.
-    __device__ int turn(const Problem& p, int m, int queries_of_tile) const {
-        int last = (length - 1) / kKeyRows;
-        if (p.causal) last = smaller(last, (smaller((m + 1) * queries_of_tile, p.queries) - 1 + offset) / kKeyRows);
-        return last - tile;
-    }
-};
-
 /// Waits until the counter says `turn`. Then what was added before this turn has landed.
 __device__ __forceinline__ void await_turn(const int* counter, int turn) {
 #ifdef DF_CUDA_EMULATION
@@ -122,7 +96,7 @@ __device__ __forceinline__ void multiply(const Problem& p, char* shared, uint64_
                                          uint64_t* dout_full, uint64_t* q_empty, uint64_t* dout_empty) {
     using T = Tile<HS>;
     constexpr int kQueries = T::kQueries;
-    const Work& work = *reinterpret_cast<const Work*>(shared + T::kWork);
+    const KeyTile& work = *reinterpret_cast<const KeyTile*>(shared + T::kWork);
     const int consumer = static_cast<int>(threadIdx.x) / kWarpgroup - 1, thread = static_cast<int>(threadIdx.x) - kWarpgroup;
     const int lane = thread % kWarp;
     const int row = consumer * 64 + first_row(thread), column = first_column(thread); /* of the tile: this row and row + 8 */
@@ -316,9 +290,9 @@ __global__ void __launch_bounds__(kBlockThreads, 1) attention_backward_wgmma(con
     uint64_t* const kv_full = reinterpret_cast<uint64_t*>(shared + T::kBarriers);
     uint64_t *const q_full = kv_full + 1, *const dout_full = q_full + kStages, *const q_empty = dout_full + kStages,
                     *const dout_empty = q_empty + kStages;
-    Work& work = *reinterpret_cast<Work*>(shared + T::kWork);
+    KeyTile& work = *reinterpret_cast<KeyTile*>(shared + T::kWork);
     if (threadIdx.x == 0) {
-        work.find(p, kQueries);
+        work.find(p, static_cast<int>(blockIdx.x), kQueries);
         barrier_init(kv_full, 1);
         for (int s = 0; s < kStages; ++s) {
             barrier_init(&q_full[s], 1);

@@ -66,4 +66,36 @@ __host__ __device__ inline int turn_rank(int first_rank, int worker, int workers
     return first_rank + (first_rank / workers % 2 == 0 ? worker : workers - 1 - worker);
 }
 
+constexpr int kKeyRows = 128; /* keys of a block of the backward pass: 64 for each of the two warpgroups that multiply */
+
+/// What a block of the backward pass does: the keys [s0, s0 + kKeyRows) and, for each query head of its group, the query tiles
+/// [first_tile, query_tiles). P holds queries, keys, query_tiles, key_tiles, query_heads, key_heads, causal, lengths with their stride, and
+/// turns, null where dq is summed in any order.
+struct KeyTile {
+    int b, key_head, tile, s0, length, offset, group, first_tile, count;
+
+    template <class P>
+    __host__ __device__ void find(const P& p, int block, int queries_of_tile) {
+        const int place = block % p.key_tiles;
+        // In turns the last tile comes first. Otherwise the first does, which under a causal mask has most to do.
+        tile = p.turns != nullptr ? p.key_tiles - 1 - place : place;
+        key_head = block / p.key_tiles % p.key_heads;
+        b = block / p.key_tiles / p.key_heads;
+        s0 = tile * kKeyRows;
+        length = p.lengths == nullptr ? p.keys : smaller(larger(p.lengths[b * p.lengths_stride], 0), p.keys);
+        offset = p.keys - p.queries;
+        group = p.query_heads / p.key_heads;
+        first_tile = s0 >= length ? p.query_tiles : p.causal ? larger(s0 - offset, 0) / queries_of_tile : 0;
+        count = group * (p.query_tiles - first_tile);
+    }
+    __host__ __device__ int first_head() const { return key_head * group; }
+    /// Key tiles after this one that add to the dq of query tile m.
+    template <class P>
+    __host__ __device__ int turn(const P& p, int m, int queries_of_tile) const {
+        int last = (length - 1) / kKeyRows;
+        if (p.causal) last = smaller(last, (smaller((m + 1) * queries_of_tile, p.queries) - 1 + offset) / kKeyRows);
+        return last - tile;
+    }
+};
+
 }  // namespace dualform::cuda

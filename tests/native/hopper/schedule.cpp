@@ -1,5 +1,6 @@
 // The schedule of the Hopper attention kernels, counted on the host: every block of queries is somebody's exactly once, the longest first,
-// and every pair of query and key that must meet does, in a tile that is loaded.
+// and every pair of query and key that must meet does, in a tile that is loaded. Backward: every tile of keys is one block's, and where dq
+// is summed in turns, each turn comes once and waits for blocks of lower numbers only.
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -85,6 +86,62 @@ void pairs(const AttentionTiles& t, int length) {
     }
 }
 
+/// What KeyTile asks of the kernel's arguments.
+struct Backward {
+    int queries, keys, query_tiles, key_tiles, query_heads, key_heads;
+    bool causal;
+    const int32_t* lengths;
+    int64_t lengths_stride;
+    const int* turns;
+};
+
+void require(bool ok, const char* what, const Backward& p, int queries_of_tile) {
+    if (ok) return;
+    if (++failures <= 20)
+        std::printf("FAILED: backward: %s: T=%d S=%d causal=%d heads=%d,%d tile=%d length=%d turns=%d\n", what, p.queries, p.keys, p.causal,
+                    p.query_heads, p.key_heads, queries_of_tile, p.lengths != nullptr ? p.lengths[0] : -1, p.turns != nullptr);
+}
+
+void key_tiles(const Backward& p, int batch, int queries_of_tile) {
+    using dualform::cuda::kKeyRows;
+    std::vector<int> owners(static_cast<size_t>(batch * p.key_heads * p.key_tiles));
+    std::vector<int> turns(static_cast<size_t>(batch * p.query_heads * p.query_tiles)); /* as the kernel counts them */
+    for (int block = 0; block < batch * p.key_heads * p.key_tiles; ++block) {
+        dualform::cuda::KeyTile work;
+        work.find(p, block, queries_of_tile);
+        const bool inside = work.b >= 0 && work.b < batch && work.key_head >= 0 && work.key_head < p.key_heads && work.tile >= 0 &&
+                            work.tile < p.key_tiles && work.s0 == work.tile * kKeyRows && work.first_tile >= 0 &&
+                            work.count == work.group * (p.query_tiles - work.first_tile);
+        require(inside, "a block outside", p, queries_of_tile);
+        if (!inside) continue;
+        ++owners[static_cast<size_t>((work.b * p.key_heads + work.key_head) * p.key_tiles + work.tile)];
+        for (int t = 0; t < p.queries; ++t) /* by the op's definition: the first key of the tile is the first that is seen */
+            if (work.s0 < work.length && (!p.causal || work.s0 <= t + p.keys - p.queries))
+                require(t / queries_of_tile >= work.first_tile, "a pair that does not meet", p, queries_of_tile);
+        if (p.turns == nullptr) continue;
+        for (int head = work.first_head(); head < work.first_head() + work.group; ++head)
+            for (int m = work.first_tile; m < p.query_tiles; ++m) {
+                int& now = turns[static_cast<size_t>((work.b * p.query_heads + head) * p.query_tiles + m)];
+                require(work.turn(p, m, queries_of_tile) == now, "a turn that has not come", p, queries_of_tile);
+                ++now;
+            }
+    }
+    for (const int n : owners) require(n == 1, "a tile that is not one block's", p, queries_of_tile);
+}
+
+void backward(int T, int S, bool causal) {
+    const int turn = 0;
+    for (const int queries_of_tile : {64, 128})
+        for (const int group : {1, 3})
+            for (const int* turns : {static_cast<const int*>(nullptr), &turn})
+                for (const int length : {-1, 0, 1, 128, S - 1, S}) {
+                    const int32_t lengths[] = {length, S};
+                    Backward p = {T, S, (T + queries_of_tile - 1) / queries_of_tile, (S + dualform::cuda::kKeyRows - 1) / dualform::cuda::kKeyRows,
+                                  2 * group, 2, causal, length < 0 ? nullptr : lengths, 1, turns};
+                    key_tiles(p, 2, queries_of_tile);
+                }
+}
+
 }  // namespace
 
 int main() {
@@ -92,6 +149,7 @@ int main() {
         for (const int slices : {2, 3})
             for (const int T : {1, 63, 64, 65, 128, 191, 200, 385})
                 for (const int S : {1, 31, 64, 65, 127, 129, 200, 384, 450}) {
+                    if (slices == 2) backward(T, S, causal);
                     AttentionTiles t;
                     t.queries = T;
                     t.keys = S;
