@@ -256,7 +256,8 @@ int census(const Kernels& kernels) {
         else
             require(k.frame > 0, which + ": uses no local memory any more; take it out of kLocalMemory");
         // A kernel without products does not take the scheme's name.
-        const bool mma = name.find("_mma") != std::string::npos, wgmma = name.find("_wgmma") != std::string::npos;
+        const bool mma = name.find("_mma") != std::string::npos || name.find("_tensor") != std::string::npos;
+        const bool wgmma = name.find("_wgmma") != std::string::npos;
         if (mma) require(k.hmma > 0, which + ": no HMMA");
         if (wgmma && architecture == "sm_90a") require(k.hgmma > 0, which + ": no HGMMA");
         tensor += k.hmma > 0 || k.hgmma > 0;
@@ -275,6 +276,19 @@ int write(const Kernels& kernels, const std::string& path, const std::string& co
     if (!file.flush()) fail(path + ": cannot be written");
     std::printf("%s: %zu rows\n", path.c_str(), kernels.size());
     return 0;
+}
+
+/// Every kernel of the table stands in the page that says what has been shown of it.
+int status(const std::string& table, const std::string& page) {
+    std::ifstream rows(table), text(page);
+    std::string line;
+    if (!std::getline(rows, line) || !std::getline(rows, line)) fail(table + ": cannot be read");
+    const std::string said{std::istreambuf_iterator<char>(text), std::istreambuf_iterator<char>()};
+    std::map<std::string, bool> names;
+    while (std::getline(rows, line)) names[line.substr(0, line.find_first_of("<\t"))] = true;
+    for (const auto& [name, yes] : names) require(said.find("`" + name + "`") != std::string::npos, page + ": nothing about `" + name + "`");
+    require(!names.empty(), table + ": no rows");
+    return finish(names.size(), "kernels");
 }
 
 int compare(const Kernels& kernels, const std::string& path, const std::string& compiler) {
@@ -336,16 +350,17 @@ int compare(const Kernels& kernels, const std::string& path, const std::string& 
 
 int main(int argc, char** argv) {
     const std::string mode = argc > 1 ? argv[1] : "", library = argc > 2 ? argv[2] : "";
-    const int expected = mode == "walk" || mode == "census" ? 3 : mode == "registers" || mode == "write" ? 5 : 0;
+    const int expected = mode == "walk" || mode == "census" ? 3 : mode == "registers" || mode == "write" ? 5 : mode == "status" ? 4 : 0;
     if (argc != expected) {
-        std::fprintf(stderr, "df_cubins walk OBJECT | census LIBRARY | registers LIBRARY TABLE COMPILER | write LIBRARY TABLE COMPILER\n");
+        std::fprintf(stderr, "df_cubins walk OBJECT | census LIBRARY | registers LIBRARY TABLE COMPILER | write LIBRARY TABLE COMPILER |\n          status TABLE PAGE\n");
         return 2;
     }
-    if (library.empty()) {
+    if (library == "none") {
         std::printf("SKIPPED: %s: the CUDA plug-in is not built here\n", mode.c_str());
         return 77;
     }
     try {
+        if (mode == "status") return status(library, argv[3]);
         const Kernels kernels = read(library);
         if (mode == "walk") return walk(kernels);
         if (mode == "census") return census(kernels);
