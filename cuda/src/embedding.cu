@@ -1,4 +1,4 @@
-// Token and position embeddings. The backward pass has one owner per vocabulary row: the block of the id's first occurrence.
+// Token and position embeddings. The backward pass has one owner per vocabulary row, which adds its tokens in their order.
 #include "ids.h"
 #include "kernels.h"
 #include "launch.h"
@@ -47,39 +47,73 @@ struct EmbeddingGradient {
     int64_t batch, time, columns, position, positions, vocabulary;
     bool accumulate;
     __device__ int32_t id(int64_t n) const { return ids[n / time * ids_b + n % time]; }
-    __device__ float at(int64_t n, int64_t c) const { return dout.load(n / time * dout_b + n % time * dout_t + c); }
 };
 
-/// One block per (token n, 256 columns). If an earlier token has the same id there is nothing to do; otherwise the block adds dout of
-/// every token with that id, in order, one column a thread, and writes the row once.
-__global__ void __launch_bounds__(kThreads) embedding_backward_tokens(EmbeddingGradient p, int64_t column_blocks) {
-    __shared__ int32_t window[kThreads];
-    __shared__ int32_t own; /* read once: every thread takes the same path */
-    __shared__ int earlier;
-    const int64_t n = blockIdx.x / column_blocks, tokens = p.batch * p.time;
-    const int64_t c = blockIdx.x % column_blocks * kThreads + threadIdx.x;
-    if (threadIdx.x == 0) {
-        own = p.id(n);
-        earlier = 0;
+/// The tokens of each vocabulary row as a list: row r has count[r] of them from sorted[start[r]] on, in rising order. Where a row's list
+/// lies depends on which thread comes first, what is in it does not. Every kernel but the first reads the copy of the ids.
+struct TokenLists {
+    int32_t *id;                     /* (tokens), -1 where there is none in range */
+    int32_t *placed, *sorted;        /* (tokens) */
+    int32_t *count, *start, *cursor; /* (vocabulary) */
+    int32_t* taken;                  /* places given to rows so far */
+    int64_t tokens;
+};
+
+__global__ void embedding_count_tokens(TokenLists lists, EmbeddingGradient p) {
+    for (int64_t n = first_element(); n < lists.tokens; n += element_stride()) {
+        const int32_t id = p.id(n);
+        const bool inside = within(id, p.vocabulary);
+        lists.id[n] = inside ? id : -1;
+        if (inside) atomicAdd(&lists.count[id], 1);
     }
-    __syncthreads();
-    const int32_t id = own;
-    if (!within(id, p.vocabulary)) return;
-    for (int64_t k = threadIdx.x; k < n; k += kThreads)
-        if (p.id(k) == id) earlier = 1;
-    __syncthreads();
-    if (earlier != 0) return; /* every thread reads the same flag */
+}
+
+__global__ void embedding_claim_places(TokenLists lists, int64_t vocabulary) {
+    for (int64_t r = first_element(); r < vocabulary; r += element_stride())
+        if (lists.count[r] > 0) lists.start[r] = lists.cursor[r] = atomicAdd(lists.taken, lists.count[r]);
+}
+
+__global__ void embedding_place_tokens(TokenLists lists) {
+    for (int64_t n = first_element(); n < lists.tokens; n += element_stride())
+        if (const int32_t id = lists.id[n]; id >= 0) lists.placed[atomicAdd(&lists.cursor[id], 1)] = static_cast<int32_t>(n);
+}
+
+/// A token's place in its row's list is the number of tokens before it.
+__global__ void embedding_sort_tokens(TokenLists lists) {
+    for (int64_t n = first_element(); n < lists.tokens; n += element_stride()) {
+        const int32_t id = lists.id[n];
+        if (id < 0) continue;
+        const int32_t start = lists.start[id], end = start + lists.count[id];
+        int32_t before = 0;
+        for (int32_t i = start; i < end; ++i) before += lists.placed[i] < n;
+        lists.sorted[start + before] = static_cast<int32_t>(n);
+    }
+}
+
+/// One block per (vocabulary row, 256 columns), one column a thread.
+__global__ void __launch_bounds__(kThreads) embedding_backward_rows(EmbeddingGradient p, TokenLists lists, int64_t column_blocks) {
+    __shared__ int64_t window[kThreads]; /* where rows of dout begin */
+    const int64_t row = blockIdx.x / column_blocks, c = blockIdx.x % column_blocks * kThreads + threadIdx.x, at = row * p.dwte_row + c;
+    const int32_t count = lists.count[row];
+    if (count == 0) {
+        if (!p.accumulate && c < p.columns) p.dwte.store(at, 0.0f);
+        return;
+    }
+    const int32_t start = lists.start[row];
     double sum = 0;
-    for (int64_t k0 = n; k0 < tokens; k0 += kThreads) {
+    for (int32_t first = 0; first < count; first += kThreads) {
+        const int here = smaller<int32_t>(kThreads, count - first);
         __syncthreads();
-        window[threadIdx.x] = k0 + threadIdx.x < tokens ? p.id(k0 + threadIdx.x) : -1;
+        if (static_cast<int>(threadIdx.x) < here) {
+            const int32_t n = lists.sorted[start + first + threadIdx.x];
+            window[threadIdx.x] = n / p.time * p.dout_b + n % p.time * p.dout_t;
+        }
         __syncthreads();
-        if (c < p.columns)
-            for (int k = 0; k < kThreads; ++k)
-                if (window[k] == id) sum += p.at(k0 + k, c);
+        if (c >= p.columns) continue;
+#pragma unroll 4
+        for (int k = 0; k < here; ++k) sum += p.dout.load(window[k] + c);
     }
     if (c >= p.columns) return;
-    const int64_t at = id * p.dwte_row + c;
     p.dwte.store(at, p.accumulate ? p.dwte.load(at) + sum : sum);
 }
 
@@ -93,11 +127,6 @@ __global__ void embedding_backward_positions(EmbeddingGradient p) {
             for (int64_t b = 0; b < p.batch; ++b) sum += p.dout.load(b * p.dout_b + t * p.dout_t + c);
         p.dwpe.store(at, sum);
     }
-}
-
-__global__ void zero_rows(Floats out, int64_t rows, int64_t columns, int64_t row_stride) {
-    for (int64_t i = first_element(); i < rows * columns; i += element_stride())
-        out.store(i / columns * row_stride + i % columns, 0.0f);
 }
 
 }  // namespace
@@ -159,6 +188,43 @@ int embedding_forward(const Call& call, const df_embedding_args* args) {
                   p);
 }
 
+namespace {
+
+int add_tokens(const Call& call, const EmbeddingGradient& p) {
+    TokenLists lists = {};
+    lists.tokens = p.batch * p.time;
+    if (lists.tokens > INT32_MAX || p.vocabulary > INT32_MAX)
+        return fail(call.error, DF_UNSUPPORTED, "%s: %lld tokens and %lld rows, at most 2147483647 each", call.op,
+                    static_cast<long long>(lists.tokens), static_cast<long long>(p.vocabulary));
+    Scratch scratch(call, (3 * lists.tokens + 3 * p.vocabulary + 1) * static_cast<int64_t>(sizeof(int32_t)));
+    if (!scratch) return scratch.failure();
+    int32_t* next = scratch.as<int32_t>();
+    const auto take = [&](int64_t n) {
+        int32_t* const from = next;
+        next += n;
+        return from;
+    };
+    lists.taken = take(1);
+    lists.count = take(p.vocabulary); /* after taken: one memset */
+    lists.start = take(p.vocabulary);
+    lists.cursor = take(p.vocabulary);
+    lists.id = take(lists.tokens);
+    lists.placed = take(lists.tokens);
+    lists.sorted = take(lists.tokens);
+    const size_t zeros = static_cast<size_t>(1 + p.vocabulary) * sizeof(int32_t);
+    if (const int status = call.check(cudaMemsetAsync(lists.taken, 0, zeros, call.stream), "embedding")) return status;
+    const int64_t token_blocks = element_blocks(lists.tokens, kThreads), column_blocks = ceil_div(p.columns, kThreads);
+    if (const int status = launch(call, "embedding_count_tokens", token_blocks, kThreads, 0, embedding_count_tokens, lists, p)) return status;
+    if (const int status = launch(call, "embedding_claim_places", element_blocks(p.vocabulary, kThreads), kThreads, 0, embedding_claim_places,
+                                  lists, p.vocabulary))
+        return status;
+    if (const int status = launch(call, "embedding_place_tokens", token_blocks, kThreads, 0, embedding_place_tokens, lists)) return status;
+    if (const int status = launch(call, "embedding_sort_tokens", token_blocks, kThreads, 0, embedding_sort_tokens, lists)) return status;
+    return launch(call, "embedding_backward_rows", p.vocabulary * column_blocks, kThreads, 0, embedding_backward_rows, p, lists, column_blocks);
+}
+
+}  // namespace
+
 int embedding_backward(const Call& call, const df_embedding_args* args) {
     if (const int status = call.require_device_floats({args->dwte, args->dwpe, args->dout})) return status;
     EmbeddingGradient p = {};
@@ -179,15 +245,7 @@ int embedding_backward(const Call& call, const df_embedding_args* args) {
     if (args->dwte != nullptr) {
         p.vocabulary = args->dwte->shape[0];
         if (const int status = check_ids(call, args->ids, {"ids", p.vocabulary, false, 0})) return status;
-        if (!p.accumulate)
-            if (const int status = launch(call, "zero_rows", element_blocks(p.vocabulary * p.columns, kThreads), kThreads, 0, zero_rows,
-                                          p.dwte, p.vocabulary, p.columns, p.dwte_row))
-                return status;
-        const int64_t column_blocks = ceil_div(p.columns, kThreads);
-        if (const int status = launch(call, "embedding_backward_tokens", p.batch * p.time * column_blocks, kThreads, 0,
-                                      embedding_backward_tokens, p,
-                                      column_blocks))
-            return status;
+        if (const int status = add_tokens(call, p)) return status;
     }
     if (args->dwpe == nullptr) return DF_OK;
     p.positions = args->dwpe->shape[0];

@@ -166,6 +166,11 @@ template <class T>
 T __shfl_xor_sync(unsigned, T value, int mask) { return dualform::cuda::emulation::shuffle_xor(value, mask); }
 template <class T>
 T __shfl_sync(unsigned, T value, int lane) { return dualform::cuda::emulation::shuffle(value, lane); }
+inline int atomicAdd(int* address, int value) {
+    const int old = *address;
+    *address += value;
+    return old;
+}
 inline unsigned long long atomicMin(unsigned long long* address, unsigned long long value) {
     const unsigned long long old = *address;
     if (value < old) *address = value;
