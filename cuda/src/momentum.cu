@@ -22,10 +22,26 @@ struct Sequence {
     Floats data;
     int64_t batch_stride, row_stride, head_stride;
     int group; /* query heads per head of this tensor */
-    __device__ float at(int64_t b, int64_t row, int head, int d) const {
-        return data.load(b * batch_stride + row * row_stride + (head / group) * head_stride + d);
+
+    /// x[k] = channel d of row first + k, 0 outside of [low, high): all on their way before the first is needed.
+    template <int N>
+    __device__ void read(int64_t b, int head, int d, int64_t first, int64_t low, int64_t high, float (&x)[N]) const {
+        const int64_t at = b * batch_stride + (head / group) * head_stride + d;
+        const auto from = [&](const auto* values) {
+#pragma unroll
+            for (int k = 0; k < N; ++k) {
+                const int64_t row = first + k;
+                x[k] = row >= low && row < high ? to_float(values[at + row * row_stride]) : 0.0f;
+            }
+        };
+        if (data.dtype == DF_BF16)
+            from(static_cast<const bf16*>(data.data));
+        else
+            from(static_cast<const float*>(data.data));
     }
 };
+
+constexpr int kRun = 8; /* rows a thread reads at once */
 
 Sequence sequence(const df_view* view, int64_t query_heads) {
     return {floats(view), view->stride[0], view->stride[1], view->stride[2], static_cast<int>(query_heads / view->shape[2])};
@@ -54,10 +70,17 @@ __global__ void momentum_chunk_sums(double* carries, double* tangents, MomentumC
     const int64_t length = lengths.at(b, c.keys);
     for (int d = threadIdx.x; d < c.head_size; d += blockDim.x) {
         double m = 0, n = 0;
-        for (int64_t s = larger<int64_t>(c.start(chunk), 0); s < c.end(chunk); ++s) {
-            const double taken = m + (s < length ? v.at(b, s, head, d) : 0.0f);
-            n = e * n + taken;
-            m = e * taken;
+        const int64_t begin = larger<int64_t>(c.start(chunk), 0), end = c.end(chunk);
+        for (int64_t s = begin; s < end; s += kRun) {
+            float x[kRun];
+            v.read(b, head, d, s, begin, smaller(end, length), x);
+#pragma unroll
+            for (int k = 0; k < kRun; ++k) {
+                if (s + k >= end) break;
+                const double taken = m + x[k];
+                n = e * n + taken;
+                m = e * taken;
+            }
         }
         carries[c.carry(b, head, chunk) + d] = e == 0 ? 0 : m; /* 0 times a NaN value must not reach the carry */
         if (tangents != nullptr) tangents[c.carry(b, head, chunk) + d] = n;
@@ -113,7 +136,15 @@ __global__ void momentum_reverse_sums(double* carries, int64_t tiles, MomentumCh
     const int64_t first = larger(tile * kTile, c.offset), end = smaller((tile + 1) * kTile, c.keys);
     for (int d = threadIdx.x; d < c.head_size; d += blockDim.x) {
         double lambda = 0;
-        for (int64_t p = end - 1; p >= first; --p) lambda = dout.at(b, p - c.offset, head, d) + (e == 0 ? 0 : e * lambda);
+        for (int64_t after = end; after > first; after -= kRun) {
+            float x[kRun];
+            dout.read(b, head, d, after - kRun - c.offset, first - c.offset, end - c.offset, x);
+#pragma unroll
+            for (int k = kRun - 1; k >= 0; --k) {
+                if (after - kRun + k < first) break;
+                lambda = x[k] + (e == 0 ? 0 : e * lambda);
+            }
+        }
         if (first > tile * kTile && first < end) lambda *= pow(e, static_cast<double>(first - tile * kTile));
         carries[((b * c.heads + head) * tiles + tile) * c.head_size + d] = lambda;
     }
@@ -147,11 +178,19 @@ __global__ void momentum_eta_partials(double* partials, const double* carries, c
     double sum = 0;
     for (int d = threadIdx.x; d < c.head_size; d += blockDim.x) {
         double m = carries[c.carry(b, head, chunk) + d], n = tangents[c.carry(b, head, chunk) + d];
-        for (int64_t p = larger<int64_t>(c.start(chunk), 0); p < c.end(chunk); ++p) {
-            if (p >= c.offset) sum += dout.at(b, p - c.offset, head, d) * n;
-            const double taken = m + (p < length ? v.at(b, p, head, d) : 0.0f);
-            n = e * n + taken;
-            m = e == 0 ? 0 : e * taken;
+        const int64_t begin = larger<int64_t>(c.start(chunk), 0), end = c.end(chunk);
+        for (int64_t p = begin; p < end; p += kRun) {
+            float x[kRun], g[kRun];
+            v.read(b, head, d, p, begin, smaller(end, length), x);
+            dout.read(b, head, d, p - c.offset, 0, end - c.offset, g);
+#pragma unroll
+            for (int k = 0; k < kRun; ++k) {
+                if (p + k >= end) break;
+                if (p + k >= c.offset) sum += g[k] * n;
+                const double taken = m + x[k];
+                n = e * n + taken;
+                m = e == 0 ? 0 : e * taken;
+            }
         }
     }
     sum = sum_block(sum);

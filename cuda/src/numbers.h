@@ -27,6 +27,7 @@ __host__ __device__ inline uint32_t float_to_bits(float value) {
     union { float f; uint32_t u; } x = {value};
     return x.u;
 }
+__host__ __device__ inline float to_float(float value) { return value; }
 __host__ __device__ inline float to_float(bf16 value) { return bits_to_float(static_cast<uint32_t>(value.bits) << 16); }
 
 /// Rounds to nearest, ties to even; every NaN becomes a quiet NaN of the same sign.

@@ -30,7 +30,8 @@ __device__ inline void store_param(const Step& p, const int64_t (&at)[5], double
     p.param.store(at[0], kept);
 }
 
-/// The numbers of an AdamW step that all elements share; corrections: 1 - beta^step.
+/// The numbers of an AdamW step that all elements share; corrections: 1 / (1 - beta^step). The sums are double; the root and the quotient are
+/// float, for a division in double takes longer than the element's bytes.
 struct Adamw {
     double scale, lr, beta1, beta2, eps, correction1, correction2;
 
@@ -39,12 +40,14 @@ struct Adamw {
         const double g = scale * grad;
         m = fma(beta1, m, (1 - beta1) * g);
         v = fma(beta2, v, (1 - beta2) * g * g);
-        return fma(-lr, fma(weight_decay, value, m / correction1 / (sqrt(v / correction2) + eps)), value);
+        const float root = sqrtf(static_cast<float>(v * correction2));
+        const float update = static_cast<float>(m * correction1) / (root + static_cast<float>(eps));
+        return fma(-lr, fma(weight_decay, value, static_cast<double>(update)), value);
     }
 };
 
 __global__ void adamw_elements(Step p) {
-    const Adamw adamw = {p.scale == nullptr ? 1.0 : *p.scale, p.lr, p.beta1, p.beta2, p.eps, p.correction1, p.correction2};
+    const Adamw adamw = {p.scale == nullptr ? 1.0 : *p.scale, p.lr, p.beta1, p.beta2, p.eps, 1 / p.correction1, 1 / p.correction2};
     for (int64_t i = first_element(); i < p.walk.count; i += element_stride()) {
         int64_t at[5];
         p.walk.offsets(i, at);
@@ -84,8 +87,8 @@ __global__ void __launch_bounds__(kThreads) adamw_flat(FlatStep p, bool vectors)
     if (p.steps != nullptr && (step < 1 || scale - scale != 0)) return; /* every thread reads the same */
     if (threadIdx.x == 0) {
         lr = p.steps == nullptr ? p.lr : p.rates[smaller<int64_t>(step, p.rate_count) - 1];
-        corrections[0] = p.steps == nullptr ? p.correction1 : 1 - pow(p.beta1, static_cast<double>(step));
-        corrections[1] = p.steps == nullptr ? p.correction2 : 1 - pow(p.beta2, static_cast<double>(step));
+        corrections[0] = 1 / (p.steps == nullptr ? p.correction1 : 1 - pow(p.beta1, static_cast<double>(step)));
+        corrections[1] = 1 / (p.steps == nullptr ? p.correction2 : 1 - pow(p.beta2, static_cast<double>(step)));
     }
     __syncthreads();
     const Adamw adamw = {scale, lr, p.beta1, p.beta2, p.eps, corrections[0], corrections[1]};
