@@ -154,7 +154,11 @@ __global__ void attention_backward_delta(Problem p, int64_t rows) {
     __syncwarp();
     if (lane != 0) return;
     float total = 0;
-    for (int run = 0; run * kRun < p.head_size; ++run) total += partial[warp][run];
+    for (int stage = 0; stage * kDepth < p.head_size; ++stage) {
+        float staged = 0;
+        for (int run = stage * kDepth / kRun; run < (stage + 1) * kDepth / kRun && run * kRun < p.head_size; ++run) staged += partial[warp][run];
+        total += staged;
+    }
     p.delta[row] = total;
 }
 

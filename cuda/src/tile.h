@@ -10,7 +10,7 @@ namespace dualform::cuda {
 
 constexpr int kTile = 64;      /* rows of a query or key tile */
 constexpr int kDepth = 32;     /* columns staged at a time for a product over the head size */
-constexpr int kRun = 8, kGroup = 4; /* products summed before they are added to a total: short runs keep the rounding error small */
+constexpr int kRun = 8, kGroup = 4; /* products summed before they join the stage's sum, and that the total: short chains keep the rounding error small */
 constexpr int kSide = 16;      /* threads along each side of a block */
 constexpr int kTileThreads = kSide * kSide; /* launch bounds (256, 1) leave a thread all 255 registers: no kernel here may spill */
 constexpr int kPerThread = kTile / kSide;                              /* rows, and columns of scores, a thread owns */
@@ -55,6 +55,7 @@ __device__ inline void product_transposed(float (&product)[kPerThread][kPerThrea
         stage<kTile, kDepth>(b_stage, kStagePitch, b, b0, column0, width);
         __syncthreads();
         const int depth = smaller(kDepth, width - column0);
+        float staged[kPerThread][kPerThread] = {};
         for (int d0 = 0; d0 < depth; d0 += kRun) { /* beyond the width both operands are 0 */
             float partial[kPerThread][kPerThread] = {};
 #pragma unroll 2 /* 4 makes attention_backward_keys spill */
@@ -72,8 +73,12 @@ __device__ inline void product_transposed(float (&product)[kPerThread][kPerThrea
 #pragma unroll
             for (int i = 0; i < kPerThread; ++i)
 #pragma unroll
-                for (int j = 0; j < kPerThread; ++j) product[i][j] += partial[i][j];
+                for (int j = 0; j < kPerThread; ++j) staged[i][j] += partial[i][j];
         }
+#pragma unroll
+        for (int i = 0; i < kPerThread; ++i)
+#pragma unroll
+            for (int j = 0; j < kPerThread; ++j) product[i][j] += staged[i][j];
     }
 }
 
