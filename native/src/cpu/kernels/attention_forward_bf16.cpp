@@ -63,36 +63,47 @@ struct PackedHeads {
     bool* finite = nullptr;    // of a tile's values
 };
 
+/// f over the lanes of every row, in pairs: one lane for each row.
+template <class F>
+inline Vec<float> fold_rows(const float (&rows)[kStrip][kStrip], F&& f) {
+    float lanes[kStrip][kStrip];
+    transpose_rows(lanes[0], kStrip, rows[0], kStrip, kStrip, kStrip);
+    Vec<float> folded[kStrip / 2];
+    for (int i = 0; i < kStrip / 2; ++i) folded[i] = f(load(lanes[i]), load(lanes[i + kStrip / 2]));
+    for (int half = kStrip / 4; half > 0; half /= 2)
+        for (int i = 0; i < half; ++i) folded[i] = f(folded[i], folded[i + half]);
+    return folded[0];
+}
+
 /// What a strip's softmax subtracts, and the sums of its weights.
 struct Strip {
     void start() {
-        for (int row = 0; row < kStrip; ++row) {
-            shift[row] = kMinusInfinity;
-            sum[row] = 0;
-            store(chunk_sum[row], Vec<float>{});
-        }
+        store(shift, splat<float>(kMinusInfinity));
+        for (double& x : sum) x = 0;
+        for (auto& row : chunk_sum) store(row, Vec<float>{});
     }
     /// A row that has met nothing but -inf subtracts 0: its weights are 2^-inf = 0.
     float subtracted(int row) const { return shift[row] == kMinusInfinity ? 0.0f : shift[row]; }
-    void end_chunk() {
+    /// Moves what rows subtract to the largest scores that exceed it by too much; earlier sums get a factor.
+    void move_shift(Vec<float> largest) {
+        const Vec<float> old = load(shift), next = select(largest > old + kStaleness, largest, old);
+        store(shift, next);
+        store(factor, power_of_two(old - select(next == kMinusInfinity, Vec<float>{}, next)));
         for (int row = 0; row < kStrip; ++row) {
-            sum[row] += double(lane_sum<float>(load(chunk_sum[row])));
-            store(chunk_sum[row], Vec<float>{});
+            sum[row] *= double(factor[row]);
+            store(chunk_sum[row], load(chunk_sum[row]) * factor[row]);
         }
+    }
+    void end_chunk() {
+        float sums[kStrip];
+        store(sums, fold_rows(chunk_sum, [](Vec<float> a, Vec<float> b) { return a + b; }));
+        for (int row = 0; row < kStrip; ++row) sum[row] += double(sums[row]);
+        for (auto& row : chunk_sum) store(row, Vec<float>{});
     }
     float shift[kStrip], factor[kStrip];
     double sum[kStrip];
     float chunk_sum[kStrip][kStrip];
 };
-
-/// Moves what row subtracts to its largest score. The sums so far get a factor.
-__attribute__((noinline)) void move_shift(Strip& strip, int row, float largest) {
-    const Vec<float> factor = power_of_two(splat<float>(strip.shift[row] - largest));
-    strip.shift[row] = largest;
-    strip.factor[row] = factor[0];
-    store(strip.chunk_sum[row], load(strip.chunk_sum[row]) * factor);
-    strip.sum[row] *= double(factor[0]);
-}
 
 /// Products [n / 16][row][16] of a strip with n keys. All: every row uses all kTile keys; else row uses the first seen[row] of n.
 template <bool All>
@@ -110,20 +121,20 @@ struct Products {
     const int* seen;
 };
 
-/// Moves what rows subtract to the maxima of scale products that exceed it by too much. Returns whether some did: earlier sums get factors.
+/// Moves shifts that scale products exceed by too much. Returns whether there were some.
 template <bool All>
 inline bool move_shifts(const Products<All>& products, float scale, Strip& strip) {
-    bool moved = false;
+    float maxima[kStrip][kStrip];
+    bool exceeded = false;
     for (int row = 0; row < kStrip; ++row) {
         Vec<float> max = products.at(row, 0);
         for (int i = 1; i < products.vectors(); ++i) max = vmax(max, products.at(row, i));
-        if (__builtin_expect(any_above(max * scale, strip.shift[row] + kStaleness), false)) {
-            for (int other = 0; other < kStrip && !moved; ++other) strip.factor[other] = 1;
-            moved = true;
-            move_shift(strip, row, lane_max<float>(max) * scale);
-        }
+        max *= scale;
+        store(maxima[row], max);
+        exceeded |= any_above(max, strip.shift[row] + kStaleness);
     }
-    return moved;
+    if (exceeded) strip.move_shift(fold_rows(maxima, [](Vec<float> a, Vec<float> b) { return vmax(a, b); }));
+    return exceeded;
 }
 
 /// weights [n / 32][row][32] = 2^(scale product - shift), which the sums take in.
@@ -194,6 +205,26 @@ struct ForwardBf16 {
     int most_waiting;    // keys whose weights wait for one product
     bool tiles = false;  // on AMX tiles
 };
+
+/// One row of a strip's operand [HS / 32][16][32], zeros beyond HS. null: zeros.
+void pack_query(bf16* to, const bf16* from, int HS) {
+    for (int c = 0; c < HS; c += kStep, to += kOperand) {
+        constexpr size_t kBytes = kStep * sizeof(bf16);
+        if (from != nullptr && c + kStep <= HS) {
+            __builtin_memcpy(to, from + c, kBytes);
+        } else {
+            __builtin_memset(to, 0, kBytes);
+            for (int j = c; j < HS && from != nullptr; ++j) to[j - c] = from[j];
+        }
+    }
+}
+
+/// to[c] = row[c], rounded.
+void round_row(bf16* to, const float* row, int HS) {
+    int c = 0;
+    for (; c + kStrip <= HS; c += kStrip) bf16_tile::store_rounded(to + c, load(row + c));
+    for (; c < HS; ++c) put(to + c, row[c]);
+}
 
 /// Multiplies the rows of n tiles of sums.
 void scale_rows(float* sums, int n, const float* factor) {
@@ -313,20 +344,21 @@ void ForwardBf16::query_strips(int64_t b, int64_t h, int64_t t0, char* memory, c
     const auto total = [&](int i) { return floats(memory, at.total) + i * kStrip * packed.rows; };
     const bf16_tile::TileSession session(tiles);
 
-    Strip strip[kMostStrips];
-    for (int i = 0; i < used; ++i) {
-        const int64_t t = t0 + i * kStrip;
-        strip[i].start();
-        if (i + 1 < used) prefetch_rows(q.row(b, t + kStrip, h), q.stride[1], queries_of(i + 1), HS);
-        for (int c = 0; c < packed.depth; c += kStep)
-            bf16_tile::pack_left(own(i) + c * kStrip, kStep, q.row(b, t, h) + c, q.stride[1], 1, queries_of(i), kStrip, smaller(kStep, HS - c),
-                                 kStep);
-        for (int j = 0; j < kStrip * packed.depth && scale.negative; ++j) own(i)[j].bits ^= 0x8000;
-    }
+    const auto fetch = [&](const Heads<bf16>& heads, int i) { prefetch_rows(heads.row(b, t0 + i * kStrip, h), heads.stride[1], queries_of(i), HS); };
 
+    Strip strip[kMostStrips];
+    const auto start = [&](int i) {
+        strip[i].start();
+        for (int j = 0; j < kStrip; ++j) pack_query(own(i) + j * kStep, j < queries_of(i) ? q.row(b, t0 + i * kStrip + j, h) : nullptr, HS);
+        for (int j = 0; j < kStrip * packed.depth && scale.negative; ++j) own(i)[j].bits ^= 0x8000;
+        if (i + 1 < used) fetch(q, i + 1);
+        fetch(out, i);
+    };
+    fetch(q, 0);
     float* const part = floats(memory, at.part);
-    for (int64_t s0 = 0; s0 < sizes.visible(end - 1, length); s0 += kChunkKeys)
+    for (int64_t s0 = 0; s0 == 0 || s0 < sizes.visible(end - 1, length); s0 += kChunkKeys)
         for (int i = 0; i < used; ++i) {
+            if (s0 == 0) start(i);
             const int64_t t = t0 + i * kStrip;
             const int nq = queries_of(i);
             const int64_t s_end = smaller(s0 + kChunkKeys, sizes.visible(t + nq - 1, length));
@@ -351,8 +383,14 @@ void ForwardBf16::query_strips(int64_t b, int64_t h, int64_t t0, char* memory, c
             const float sum = float(strip[i].sum[j]), inverse = 1 / sum;
             for (int c = 0; c < packed.rows; c += kStrip)
                 store(row + c, sum == 0 ? Vec<float>{} : load(total(i) + c * kStrip + j * kStrip) * inverse);
-            put_output(out.row(b, t + j, h), attn ? attn.row(b, t + j, h) : nullptr, row, m, HS);
-            if (m != nullptr && t + j + 1 < end) momentum.step(m, b, sizes.position(t + j), h, eta);
+            bf16* const attn_j = attn ? attn.row(b, t + j, h) : nullptr;
+            if (m == nullptr) {
+                round_row(out.row(b, t + j, h), row, HS);
+                if (attn_j != nullptr) round_row(attn_j, row, HS);
+            } else {
+                put_output(out.row(b, t + j, h), attn_j, row, m, HS);
+                if (t + j + 1 < end) momentum.step(m, b, sizes.position(t + j), h, eta);
+            }
         }
     }
 }
@@ -387,8 +425,9 @@ int attention_forward_bf16(df_queue* queue, const df_attention_args* args, df_er
     pass.packed.values = scratch.as<bf16>(values);
     pass.packed.finite = scratch.as<bool>(finite);
     for_tasks(queue, packed_tiles, work, [&](int64_t i, int) {
-        const int64_t tile = i % pass.packed.tiles, head = i / pass.packed.tiles;
-        pass.pack(head / sizes.NKV, head % sizes.NKV, tile);
+        // Heads of a row lie next to each other.
+        const int64_t rows = i / sizes.NKV;
+        pass.pack(rows / pass.packed.tiles, i % sizes.NKV, rows % pass.packed.tiles);
     });
     for_tasks(queue, tasks, work, [&](int64_t i, int worker) {
         // Head after head, whose keys and values stay in the cache; its last queries see the most keys and go first.

@@ -271,10 +271,11 @@ inline bool all_finite(const A* first, int64_t stride, int n, int HS) {
     return all_finite(Rows<A>{first, ptrdiff_t(stride)}, n, HS);
 }
 inline bool all_finite(const bf16* first, int64_t stride, int n, int HS) {
-    uint32_t any = 0;
+    constexpr uint16_t kExponent = 0x7f80;
+    uint16_t most = 0;
     for (int r = 0; r < n; ++r)
-        for (int c = 0; c < HS; ++c) any |= (first[r * stride + c].bits & 0x7f80u) == 0x7f80u;
-    return any == 0;
+        for (int c = 0; c < HS; ++c) most = larger<uint16_t>(most, first[r * stride + c].bits & kExponent);
+    return most != kExponent;
 }
 
 /// Weights [n][lanes] from their pairs.
