@@ -18,6 +18,7 @@ constexpr int kMostStrips = 8;                       // of a task when there are
 constexpr int kFewStrips = 4;                        // else
 constexpr int64_t kTasks = 32;                       // wanted
 constexpr int64_t kChunkKeys = kFoldTiles * kTile;   // what every strip of a task takes before the sums join their total
+constexpr int64_t kHeads = 16;                       // of keys for each thread, from which a task takes a whole one
 constexpr int kMostWaiting = 4 * kTile;              // keys whose weights wait for one product, where a head is wide
 constexpr double kLog2E = 1.4426950408889634074;
 constexpr float kMinusInfinity = -__builtin_inff();
@@ -424,16 +425,26 @@ int attention_forward_bf16(df_queue* queue, const df_attention_args* args, df_er
     pass.packed.keys = scratch.as<bf16>(keys);
     pass.packed.values = scratch.as<bf16>(values);
     pass.packed.finite = scratch.as<bool>(finite);
+    const auto query_block = [&](int64_t head, int64_t block, int worker) {
+        pass.query_strips(head / sizes.NH, head % sizes.NH, block * queries, scratch.as<char>(workers) + size_t(worker) * at.bytes, at);
+    };
+    const int64_t heads = sizes.B * sizes.NKV, threads = task_workers(queue, heads, work);
+    if (heads % threads == 0 && heads >= kHeads * threads) {
+        // Whole heads: keys and values are in the cache of who packs them.
+        for_tasks(queue, heads, work, [&](int64_t i, int worker) {
+            for (int64_t tile = 0; tile < pass.packed.tiles; ++tile) pass.pack(i / sizes.NKV, i % sizes.NKV, tile);
+            for (int64_t head = i * sizes.group; head < (i + 1) * sizes.group; ++head)
+                for (int64_t block = 0; block < blocks; ++block) query_block(head, block, worker);
+        });
+        return DF_OK;
+    }
     for_tasks(queue, packed_tiles, work, [&](int64_t i, int) {
         // Heads of a row lie next to each other.
         const int64_t rows = i / sizes.NKV;
         pass.pack(rows / pass.packed.tiles, i % sizes.NKV, rows % pass.packed.tiles);
     });
-    for_tasks(queue, tasks, work, [&](int64_t i, int worker) {
-        // Head after head, whose keys and values stay in the cache; its last queries see the most keys and go first.
-        const int64_t head = i / blocks, block = blocks - 1 - i % blocks;
-        pass.query_strips(head / sizes.NH, head % sizes.NH, block * queries, scratch.as<char>(workers) + size_t(worker) * at.bytes, at);
-    });
+    // Head after head, whose keys and values stay in the cache; its last queries see the most keys and go first.
+    for_tasks(queue, tasks, work, [&](int64_t i, int worker) { query_block(i / blocks, blocks - 1 - i % blocks, worker); });
     return DF_OK;
 }
 
