@@ -97,6 +97,43 @@ inline void one_tile(float* c, ptrdiff_t ldc, const bf16* a, ptrdiff_t lda, cons
     DF_TILE_STORE(0, c, c_stride);
 }
 
+/// N tiles of a strip of 16 rows: see strip_gemm.
+template <int N>
+inline __attribute__((always_inline)) void strip_tiles(float* c, const bf16* a, const bf16* b, ptrdiff_t column, ptrdiff_t depth, int k, bool add) {
+    if (add) {
+        DF_TILE_LOAD(0, c, ptrdiff_t{64});
+        if (N > 1) DF_TILE_LOAD(1, c + 256, ptrdiff_t{64});
+        if (N > 2) DF_TILE_LOAD(2, c + 512, ptrdiff_t{64});
+        if (N > 3) DF_TILE_LOAD(3, c + 768, ptrdiff_t{64});
+    } else {
+        DF_TILE_ZERO(0);
+        if (N > 1) DF_TILE_ZERO(1);
+        if (N > 2) DF_TILE_ZERO(2);
+        if (N > 3) DF_TILE_ZERO(3);
+    }
+    for (int p = 0; p < k; p += kStep, a += 512, b += depth) {
+        DF_TILE_LOAD(4, a, ptrdiff_t{64});
+        DF_TILE_LOAD(5, b, ptrdiff_t{64});
+        DF_TILE_DOT(0, 4, 5);
+        if (N > 1) {
+            DF_TILE_LOAD(6, b + column, ptrdiff_t{64});
+            DF_TILE_DOT(1, 4, 6);
+        }
+        if (N > 2) {
+            DF_TILE_LOAD(5, b + 2 * column, ptrdiff_t{64});
+            DF_TILE_DOT(2, 4, 5);
+        }
+        if (N > 3) {
+            DF_TILE_LOAD(6, b + 3 * column, ptrdiff_t{64});
+            DF_TILE_DOT(3, 4, 6);
+        }
+    }
+    DF_TILE_STORE(0, c, ptrdiff_t{64});
+    if (N > 1) DF_TILE_STORE(1, c + 256, ptrdiff_t{64});
+    if (N > 2) DF_TILE_STORE(2, c + 512, ptrdiff_t{64});
+    if (N > 3) DF_TILE_STORE(3, c + 768, ptrdiff_t{64});
+}
+
 #undef DF_TILE_ZERO
 #undef DF_TILE_LOAD
 #undef DF_TILE_STORE
@@ -175,7 +212,49 @@ inline void gemm(bool tiles, float* c, ptrdiff_t ldc, const bf16* a, ptrdiff_t l
     else gemm_dot(c, ldc, a, lda, b, ldb, m, n, k, add);
 }
 
-/// to[2i], to[2i + 1] = a_i, b_i rounded to nearest even (AVX512_BF16).
+/// One tile of a strip with AVX512_BF16.
+inline void strip_dot(float* c, const bf16* a, const bf16* b, ptrdiff_t depth, int k, bool add) {
+    for (int p = 0; p < k; p += kDotChain, add = true) {
+        Vec<float> sum[kBlock] = {};
+        for (int x = p; x < smaller(p + kDotChain, k); x += kStep)
+            for (int pair = 0; pair < kStep; pair += 2) {
+                Pairs b_x;
+                __builtin_memcpy(&b_x, b + x / kStep * depth + pair * kBlock, sizeof b_x);
+#pragma GCC unroll 16
+                for (int r = 0; r < kBlock; ++r) {
+                    uint32_t word;
+                    __builtin_memcpy(&word, a + x * kBlock + r * kStep + pair, sizeof word);
+                    asm("vdpbf16ps %2, %1, %0" : "+v"(sum[r]) : "v"(Pairs{} | word), "v"(b_x));
+                }
+            }
+        for (int r = 0; r < kBlock; ++r) store(c + r * kBlock, add ? load(c + r * kBlock) + sum[r] : sum[r]);
+    }
+}
+
+/// c (16,n) float32 (+)= a (16,k) b (k,n), all in tiles that lie as they are read: c [n / 16][16][16], a [k / 32][16][32], a tile of b
+/// [16 pairs][16][2]; from one to that of the next 16 columns are column elements, to that of the next 32 terms depth elements.
+inline void strip_gemm(bool tiles, float* c, const bf16* a, const bf16* b, ptrdiff_t column, ptrdiff_t depth, int n, int k, bool add) {
+    if (!tiles) {
+        for (int j = 0; j < n; j += kBlock, c += kBlock * kBlock, b += column) strip_dot(c, a, b, depth, k, add);
+        return;
+    }
+    for (; n >= 64; n -= 64, c += 1024, b += 4 * column) strip_tiles<4>(c, a, b, column, depth, k, add);
+    switch (n / kBlock) {
+        case 1: strip_tiles<1>(c, a, b, column, depth, k, add); break;
+        case 2: strip_tiles<2>(c, a, b, column, depth, k, add); break;
+        case 3: strip_tiles<3>(c, a, b, column, depth, k, add); break;
+        default: break;
+    }
+}
+
+/// to[i], to[i + 16] = a_i, b_i rounded to nearest even (AVX512_BF16).
+inline void store_rounded(bf16* to, Vec<float> a, Vec<float> b) {
+    Pairs both;
+    asm("vcvtne2ps2bf16 %2, %1, %0" : "=v"(both) : "v"(b), "v"(a));
+    __builtin_memcpy(to, &both, sizeof both);
+}
+
+/// to[2i], to[2i + 1] = a_i, b_i rounded to nearest even.
 inline void store_pairs(bf16* to, Vec<float> a, Vec<float> b) {
     typedef uint16_t Halves __attribute__((vector_size(kVectorBytes)));
     const Halves interleave = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};

@@ -271,10 +271,11 @@ inline bool all_finite(const A* first, int64_t stride, int n, int HS) {
     return all_finite(Rows<A>{first, ptrdiff_t(stride)}, n, HS);
 }
 inline bool all_finite(const bf16* first, int64_t stride, int n, int HS) {
-    uint32_t any = 0;
+    constexpr uint16_t kExponent = 0x7f80;
+    uint16_t most = 0;
     for (int r = 0; r < n; ++r)
-        for (int c = 0; c < HS; ++c) any |= (first[r * stride + c].bits & 0x7f80u) == 0x7f80u;
-    return any == 0;
+        for (int c = 0; c < HS; ++c) most = larger<uint16_t>(most, first[r * stride + c].bits & kExponent);
+    return most != kExponent;
 }
 
 /// Weights [n][lanes] from their pairs.
@@ -370,5 +371,42 @@ private:
     int tiles_ = 0;
     bool folded_ = false;
 };
+
+// ---- the end of a forward pass ----
+
+template <class A>
+A log_sum_exp(double shift, double sum) {
+    return sum == 0 ? A(-__builtin_inf()) : A(shift + log(sum));
+}
+
+/// lse[i] = log_sum_exp(shift[i] unit, sum[i]) for n rows.
+template <class A>
+void log_sum_exps(A* lse, const A* shift, const double* sum, double unit, int n) {
+    for (int i = 0; i < n; i += kLanes<double>) {
+        double logs[kLanes<double>];
+        store(logs, log_of_normal(load(sum + i)));
+        for (int j = 0; j < smaller(kLanes<double>, n - i); ++j) {
+            const bool ordinary = sum[i + j] > 1e-300 && sum[i + j] < 1e300;
+            const double shift_ij = double(shift[i + j]) * unit;
+            lse[i + j] = ordinary ? A(shift_ij + logs[j]) : log_sum_exp<A>(shift_ij, sum[i + j]);
+        }
+    }
+}
+
+/// One row of the attention part (null: not wanted), and of the output: that plus m (null: nothing is added).
+template <class T, class A>
+void put_output(T* out, T* attn, const A* row, const double* m, int HS) {
+    if (m == nullptr) {
+        put_row(out, row, HS);
+    } else {
+        A sum[256];
+        for (int c = 0; c < HS; ++c) sum[c] = A(double(row[c]) + m[c]);
+        put_row(out, sum, HS);
+    }
+    if (attn != nullptr) put_row(attn, row, HS);
+}
+
+/// attention_forward in bfloat16 where the processor multiplies it, for a scale whose product with log2 e is neither 0 nor infinite.
+int attention_forward_bf16(df_queue* queue, const df_attention_args* args, df_error* error);
 
 }  // namespace dualform::cpu::DF_ISA

@@ -110,6 +110,17 @@ struct Momentum {
         });
     }
 
+    /// state_out = m_S, from the carries.
+    void put_state(const df_view* state_out) const {
+        using A = Accumulate<T>;
+        for (int64_t b = 0; b < sizes.B; ++b)
+            for (int64_t h = 0; h < sizes.NH; ++h) {
+                A* state = data<A>(state_out) + b * state_out->stride[0] + h * state_out->stride[1];
+                const double* m = carries.at(b, h, carries.chunks);
+                for (int c = 0; c < sizes.HS; ++c) state[c] = eta(h) == 0 ? A(0) : A(m[c]);
+            }
+    }
+
     const AttentionSizes& sizes;
     Heads<T> v;
     const df_view* eta_view;
