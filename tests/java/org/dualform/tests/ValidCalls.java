@@ -29,7 +29,9 @@ import org.dualform.DualForm;
 import org.dualform.Dualform;
 import org.dualform.Gelu;
 import org.dualform.Graph;
+import org.dualform.Kernels;
 import org.dualform.Ops;
+import org.dualform.Precision;
 import org.dualform.Reduction;
 import org.dualform.Tensor;
 import org.dualform.Unary;
@@ -112,6 +114,7 @@ final class ValidCalls implements AutoCloseable {
     @Override
     public void close() throws Exception {
         release();
+        Backends.clearChoices();
         try (var files = Files.list(folder)) {
             for (Path file : files.toList()) {
                 Files.delete(file);
@@ -342,7 +345,11 @@ final class ValidCalls implements AutoCloseable {
     private void addRest() {
         on(Dualform.class, "crossing", () -> null, 1);
         on(Backends.class, "status", () -> null, Backend.CPU);
+        on(Backends.class, "setKernels", () -> null, Kernels.PLAIN);
+        on(Backends.class, "setPrecision", () -> null, Precision.FLOAT32);
         on(Backend.class, "parse", () -> null, "cpu");
+        on(Kernels.class, "parse", () -> null, "mma");
+        on(Precision.class, "parse", () -> null, "tf32");
         Supplier<Object> file = () -> keep(opened());
         for (String name : List.of("names", "metadata", "close")) {
             on(Safetensors.class, name, file);
