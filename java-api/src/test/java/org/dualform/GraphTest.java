@@ -173,6 +173,7 @@ class GraphTest {
             assertThrows(InvalidArgumentException.class, () -> control.setRates(3));
             assertThrows(InvalidArgumentException.class, () -> control.setRates());
             assertThrows(InvalidArgumentException.class, () -> control.setRates(1, Double.NaN));
+            assertThrows(InvalidArgumentException.class, () -> control.setLastRate(Double.NaN));
             assertThrows(InvalidArgumentException.class, () -> control.restoreSteps(-1));
             assertThrows(InvalidArgumentException.class, () -> new StepControl(gpt.parameters(), 0, 1));
         }
