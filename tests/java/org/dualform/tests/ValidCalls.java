@@ -334,6 +334,12 @@ final class ValidCalls implements AutoCloseable {
         }
         on(Device.class, "peakGflops", fresh, DType.F32);
         on(Device.class, "useStream", fresh, 0L);
+        on(Device.class, "startTimer", fresh);
+        on(Device.class, "stopTimer", () -> {
+            Device started = keep(Device.cpu(1));
+            started.startTimer();
+            return started;
+        });
         on(Device.class, "capture", fresh, (Runnable) () -> {});
         Supplier<Object> graph = () -> keep(device.capture(() -> {}));
         for (String name : List.of("replay", "isClosed", "close")) {

@@ -63,7 +63,8 @@ class DeviceTest {
         Device device = Device.cpu(1);
         device.close();
         Executable[] calls = {
-            device::description, device::synchronize, device::memory, device::resetPeak, () -> device.peakGflops(DType.F32), device::trim, device::threads,
+            device::description, device::synchronize, device::memory, device::resetPeak, () -> device.peakGflops(DType.F32), device::startTimer,
+            device::stopTimer, device::trim, device::threads,
             () -> device.useStream(0), () -> device.capture(() -> {}), () -> device.wrap(64, 4, DType.F32, 1), () -> Tensor.empty(device, DType.F32, 1),
         };
         for (int i = 0; i < calls.length; i++) {
@@ -220,6 +221,22 @@ class DeviceTest {
         }
         assertThrows(InvalidArgumentException.class, () -> Kernels.parse("fast"));
         assertThrows(InvalidArgumentException.class, () -> Precision.parse(""));
+    }
+
+    @Test
+    void theTimerTellsTheTimeOfTheWork() {
+        try (Device device = Device.cpu(1); Tensor x = Tensor.full(device, DType.F32, 2, 1 << 20)) {
+            assertThrows(IllegalStateException.class, device::stopTimer);
+            long start = System.nanoTime();
+            device.startTimer();
+            Ops.unaryForward(x, x, Unary.TANH);
+            double seconds = device.stopTimer();
+            double around = (System.nanoTime() - start) / 1e9;
+            assertTrue(seconds > 0 && seconds <= around, seconds + " of " + around);
+            assertThrows(IllegalStateException.class, device::stopTimer);
+            IllegalStateException e = assertThrows(IllegalStateException.class, () -> device.capture(device::startTimer).close());
+            assertTrue(e.getMessage().contains("timing"), e.getMessage());
+        }
     }
 
     @Test
