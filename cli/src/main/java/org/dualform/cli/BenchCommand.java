@@ -140,6 +140,9 @@ final class BenchCommand implements Callable<Integer> {
         only("--decay", decay, work, BenchWork.LINEAR_ATTENTION, BenchWork.LINEAR_ATTENTION_STEP);
         only("--vocabulary", vocabulary, work, BenchWork.GPT_STEP);
         only("--graphs", graphs, work, BenchWork.GPT_STEP);
+        if (rotate != null && work == BenchWork.GPT_STEP) {
+            throw new UsageException("--rotate: gpt-step has none, a model is one set of tensors");
+        }
         require(eta == null || eta >= 0 && eta < 1, "--eta", eta, "0 to less than 1");
         require(decay == null || decay >= 0 && decay <= 1, "--decay", decay, "0 to 1");
         require(vocabulary == null || vocabulary >= 1, "--vocabulary", vocabulary, "at least 1");
@@ -190,7 +193,7 @@ final class BenchCommand implements Callable<Integer> {
         report.put("peak_gflops", rounded(peak));
     }
 
-    /** Bytes of the sets of tensors that take turns; a model is one set. */
+    /** Bytes of the sets of tensors that take turns. */
     private double rotated(Device device, BenchWork work) {
         double usual = device.backend() == Backend.CPU ? 0 : ROTATED_ON_CUDA;
         return work == BenchWork.GPT_STEP ? 0 : (rotate == null ? usual : rotate) * (1 << 20);

@@ -270,6 +270,7 @@ class BenchCommandTest {
                         new Bad("no words", "--vocabulary 0: expected at least 1", "gpt-step", "--shape", "1,4,1,8,1", "--vocabulary", "0"),
                         new Bad("half a graph", "--graphs true: a pass alone is no step", "gpt-step", "--shape", "1,4,1,8,1", "--graphs",
                                 "true", "--pass", "forward"),
+                        new Bad("turns of a model", "--rotate: gpt-step has none", "gpt-step", "--shape", "1,4,1,8,1", "--rotate", "1"),
                         new Bad("negative turns", "--rotate -1.0: expected 0 to", "copy", "--shape", "1", "--rotate", "-1"),
                         new Bad("negative threads", "--threads -1: expected at least 0", "matmul", "--shape", "1,1,1", "--threads", "-1"),
                         new Bad("too many threads", "threads: 5000, expected 0..1024", "matmul", "--shape", "1,1,1", "--threads", "5000"),
