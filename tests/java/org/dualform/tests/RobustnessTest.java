@@ -39,8 +39,8 @@ class RobustnessTest {
     /** Cannot be called wrong: nothing to close, no argument. */
     private static final Set<String> NOTHING_TO_SPOIL = Set.of("Device.open()", "Device.cpu()", "Dualform.version()", "Dualform.buildId()",
             "Dualform.nativeVersion()", "Dualform.nativeBuildId()", "Dualform.libraries()", "Dualform.crossing(int)", "Backends.all()",
-            "Backends.choose()",
-            "Backend.id()", "DType.bytes()", "DType.isFloating()", "DType.accumulation()");
+            "Backends.choose()", "Backends.kernels()", "Backends.precision()", "Backends.deterministic()", "Backends.setDeterministic(boolean)",
+            "Backends.clearChoices()", "Backend.id()", "Kernels.id()", "Precision.id()", "DType.bytes()", "DType.isFloating()", "DType.accumulation()");
     /** Answer on a closed object too: they ask only about it, or close it again. */
     private static final Set<String> FINE_WHEN_CLOSED = Set.of("close", "isClosed", "toString");
     /** What a closed tensor, device or file still knows of itself. */

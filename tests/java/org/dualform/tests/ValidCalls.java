@@ -29,7 +29,9 @@ import org.dualform.DualForm;
 import org.dualform.Dualform;
 import org.dualform.Gelu;
 import org.dualform.Graph;
+import org.dualform.Kernels;
 import org.dualform.Ops;
+import org.dualform.Precision;
 import org.dualform.Reduction;
 import org.dualform.Tensor;
 import org.dualform.Unary;
@@ -112,6 +114,7 @@ final class ValidCalls implements AutoCloseable {
     @Override
     public void close() throws Exception {
         release();
+        Backends.clearChoices();
         try (var files = Files.list(folder)) {
             for (Path file : files.toList()) {
                 Files.delete(file);
@@ -331,6 +334,12 @@ final class ValidCalls implements AutoCloseable {
         }
         on(Device.class, "peakGflops", fresh, DType.F32);
         on(Device.class, "useStream", fresh, 0L);
+        on(Device.class, "startTimer", fresh);
+        on(Device.class, "stopTimer", () -> {
+            Device started = keep(Device.cpu(1));
+            started.startTimer();
+            return started;
+        });
         on(Device.class, "capture", fresh, (Runnable) () -> {});
         Supplier<Object> graph = () -> keep(device.capture(() -> {}));
         for (String name : List.of("replay", "isClosed", "close")) {
@@ -342,7 +351,11 @@ final class ValidCalls implements AutoCloseable {
     private void addRest() {
         on(Dualform.class, "crossing", () -> null, 1);
         on(Backends.class, "status", () -> null, Backend.CPU);
+        on(Backends.class, "setKernels", () -> null, Kernels.PLAIN);
+        on(Backends.class, "setPrecision", () -> null, Precision.FLOAT32);
         on(Backend.class, "parse", () -> null, "cpu");
+        on(Kernels.class, "parse", () -> null, "mma");
+        on(Precision.class, "parse", () -> null, "tf32");
         Supplier<Object> file = () -> keep(opened());
         for (String name : List.of("names", "metadata", "close")) {
             on(Safetensors.class, name, file);

@@ -12,11 +12,15 @@ import java.util.Locale;
 import java.util.Map;
 import java.util.ServiceConfigurationError;
 import java.util.ServiceLoader;
+import java.util.function.Function;
 import org.bytedeco.javacpp.Loader;
 import org.dualform.spi.BackendProvider;
 
 /**
  * Which backends can serve, why, and which one {@link Device#open()} takes.
+ *
+ * <p>Which kernels CUDA takes, and in what arithmetic, is a choice for the whole process: {@link #setKernels}, {@link #setPrecision},
+ * {@link #setDeterministic}.
  *
  * <p>Threading: all methods may be called from any thread.
  */
@@ -40,6 +44,64 @@ public final class Backends {
 
     private static final Object LOCK = new Object();
     private static Plugin cuda; // written once, under LOCK
+
+    /** A choice for the CUDA ops of the process: what code says goes before the property, which goes before the variable. */
+    private static final class Chosen<T> {
+        final String key;
+        final String property;
+        final Function<String, T> parse;
+        final Function<T, String> id;
+        final T usual;
+        T inCode; // null: none; under LOCK
+
+        Chosen(String key, String property, Function<String, T> parse, Function<T, String> id, T usual) {
+            this.key = key;
+            this.property = property;
+            this.parse = parse;
+            this.id = id;
+            this.usual = usual;
+        }
+
+        T get() {
+            synchronized (LOCK) {
+                if (inCode != null) {
+                    return inCode;
+                }
+            }
+            String variable = property.toUpperCase(Locale.ROOT).replace('.', '_');
+            String value = System.getProperty(property);
+            return value != null && !value.isBlank() ? parsed("-D" + property, value) : parsed(variable, System.getenv(variable));
+        }
+
+        private T parsed(String source, String value) {
+            try {
+                return value == null || value.isBlank() ? usual : parse.apply(value);
+            } catch (InvalidArgumentException e) {
+                throw new InvalidArgumentException(e.getMessage().replaceFirst("^" + key, source));
+            }
+        }
+
+        void set(T value) {
+            synchronized (LOCK) {
+                inCode = value;
+                if (cuda != null && cuda.failure == null) {
+                    pass();
+                }
+            }
+        }
+
+        void pass() {
+            synchronized (LOCK) {
+                Backends.pass(Backend.CUDA, key, property, inCode == null ? System.getProperty(property) : id.apply(inCode));
+            }
+        }
+    }
+
+    private static final Chosen<Kernels> CHOSEN_KERNELS = new Chosen<>("kernels", KERNELS, Kernels::parse, Kernels::id, Kernels.PLAIN);
+    private static final Chosen<Precision> CHOSEN_PRECISION =
+            new Chosen<>("precision", PRECISION, Precision::parse, Precision::id, Precision.FLOAT32);
+    private static final Chosen<Boolean> CHOSEN_DETERMINISTIC =
+            new Chosen<>("deterministic", DETERMINISTIC, Backends::yes, String::valueOf, false);
 
     /** What came of looking for a plug-in: present and failure null means loaded. */
     private record Plugin(boolean present, Path library, String failure) {}
@@ -141,6 +203,94 @@ public final class Backends {
         return backend == Backend.AUTO ? automatic(demand) : new Choice(backend, true, demand);
     }
 
+    /**
+     * Chooses the kernels of all CUDA ops of this process, from the next call on, also on devices that are open; captured graphs keep
+     * theirs. Goes before the property {@value #KERNELS} and the variable DUALFORM_KERNELS. Calls that other threads are in meanwhile take
+     * either.
+     *
+     * @param kernels which serve where they can
+     */
+    public static void setKernels(Kernels kernels) {
+        CHOSEN_KERNELS.set(Arguments.notNull(kernels, "kernels"));
+    }
+
+    /**
+     * The kernels CUDA ops take where they can, by {@link #setKernels}, else the property {@value #KERNELS}, else the variable
+     * DUALFORM_KERNELS; a property or variable is read by the process's ops when a CUDA device is opened.
+     *
+     * @return PLAIN when nothing was chosen
+     * @throws InvalidArgumentException if the property or variable is not understood
+     */
+    public static Kernels kernels() {
+        return CHOSEN_KERNELS.get();
+    }
+
+    /**
+     * Chooses how the tensor-core kernels of this process multiply float32, as {@link #setKernels} chooses kernels. Goes before the property
+     * {@value #PRECISION} and the variable DUALFORM_PRECISION.
+     *
+     * @param precision of products
+     */
+    public static void setPrecision(Precision precision) {
+        CHOSEN_PRECISION.set(Arguments.notNull(precision, "precision"));
+    }
+
+    /**
+     * How tensor-core kernels multiply float32, by {@link #setPrecision}, else the property {@value #PRECISION}, else the variable
+     * DUALFORM_PRECISION; as {@link #kernels}.
+     *
+     * @return FLOAT32 when nothing was chosen
+     * @throws InvalidArgumentException if the property or variable is not understood
+     */
+    public static Precision precision() {
+        return CHOSEN_PRECISION.get();
+    }
+
+    /**
+     * Chooses whether the CUDA ops of this process keep out sums without a fixed order, as {@link #setKernels} chooses kernels. Goes before
+     * the property {@value #DETERMINISTIC} and the variable DUALFORM_DETERMINISTIC.
+     *
+     * @param deterministic true for the same bits every time
+     */
+    public static void setDeterministic(boolean deterministic) {
+        CHOSEN_DETERMINISTIC.set(deterministic);
+    }
+
+    /**
+     * Whether CUDA ops keep out sums without a fixed order, by {@link #setDeterministic}, else the property {@value #DETERMINISTIC}, else
+     * the variable DUALFORM_DETERMINISTIC; as {@link #kernels}.
+     *
+     * @return false when nothing was chosen
+     * @throws InvalidArgumentException if the property or variable is not understood
+     */
+    public static boolean deterministic() {
+        return CHOSEN_DETERMINISTIC.get();
+    }
+
+    /**
+     * Takes back what {@link #setKernels}, {@link #setPrecision} and {@link #setDeterministic} chose: properties and variables count again.
+     *
+     * @throws InvalidArgumentException if CUDA is loaded and a property is not understood
+     */
+    public static void clearChoices() {
+        synchronized (LOCK) {
+            CHOSEN_KERNELS.inCode = null;
+            CHOSEN_PRECISION.inCode = null;
+            CHOSEN_DETERMINISTIC.inCode = null;
+            if (cuda != null && cuda.failure == null) {
+                passOptions(Backend.CUDA);
+            }
+        }
+    }
+
+    private static boolean yes(String text) {
+        return switch (text.trim().toLowerCase(Locale.ROOT)) {
+            case "true" -> true;
+            case "false" -> false;
+            default -> throw new InvalidArgumentException("deterministic: " + text + ", expected true or false");
+        };
+    }
+
     static Choice automatic(String demand) {
         Status status = status(Backend.CUDA);
         if (status.available) {
@@ -173,16 +323,15 @@ public final class Backends {
     /** Hands the properties of a loaded backend to it, which goes by them whenever a device is opened. */
     static void passOptions(Backend backend) {
         if (backend == Backend.CPU) {
-            pass(backend, "level", CPU);
+            pass(backend, "level", CPU, System.getProperty(CPU));
         } else {
-            pass(backend, "kernels", KERNELS);
-            pass(backend, "precision", PRECISION);
-            pass(backend, "deterministic", DETERMINISTIC);
+            CHOSEN_KERNELS.pass();
+            CHOSEN_PRECISION.pass();
+            CHOSEN_DETERMINISTIC.pass();
         }
     }
 
-    private static void pass(Backend backend, String key, String property) {
-        String value = System.getProperty(property);
+    private static void pass(Backend backend, String key, String property, String value) {
         int status = df_backend_set_option(backend.id(), key, value == null ? "" : value.trim().toLowerCase(Locale.ROOT));
         if (status != DF_OK) {
             throw NativeStatus.exception(status, NativeStatus.lastError().replaceFirst("^" + key, "-D" + property));

@@ -211,6 +211,38 @@ public final class Device implements AutoCloseable {
     }
 
     /**
+     * Starts the device's stopwatch, of which it has one: the time of the work that is queued until {@link #stopTimer()}.
+     *
+     * @throws IllegalStateException if a graph is being captured, or the device is closed
+     */
+    public void startTimer() {
+        handle.acquire("device");
+        try {
+            NativeStatus.check(df_device_start_timer(handle.pointer));
+        } finally {
+            handle.release();
+        }
+    }
+
+    /**
+     * Stops the stopwatch and waits for the work: on CUDA the time between two events on its stream, in which the host's own does not count
+     * while the queue is full; on the CPU that of the clock.
+     *
+     * @return seconds since {@link #startTimer()}
+     * @throws IllegalStateException if it was not started, a graph is being captured, or the device is closed
+     */
+    public double stopTimer() {
+        double[] seconds = {0};
+        handle.acquire("device");
+        try {
+            NativeStatus.check(df_device_stop_timer(handle.pointer, seconds));
+        } finally {
+            handle.release();
+        }
+        return seconds[0];
+    }
+
+    /**
      * Waits until everything queued on the device is done; on the CPU ops are done when they return.
      *
      * @throws IllegalStateException if the device is closed

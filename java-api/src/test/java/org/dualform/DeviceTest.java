@@ -9,19 +9,38 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.nio.file.Files;
 import java.util.ArrayList;
+import java.util.HashMap;
 import java.util.List;
 import java.util.Locale;
+import java.util.Map;
 import java.util.concurrent.CopyOnWriteArrayList;
 import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.function.Executable;
 
 class DeviceTest {
+    private static final List<String> PROPERTIES = List.of(Backends.PROPERTY, Backends.THREADS, Backends.CPU, Backends.KERNELS,
+            Backends.PRECISION, Backends.DETERMINISTIC);
+    private final Map<String, String> before = new HashMap<>();
+
+    @BeforeEach
+    void noProperties() {
+        for (String property : PROPERTIES) {
+            before.put(property, System.getProperty(property));
+            System.clearProperty(property);
+        }
+    }
+
     @AfterEach
-    void clearProperties() {
-        System.clearProperty(Backends.PROPERTY);
-        System.clearProperty(Backends.THREADS);
-        System.clearProperty(Backends.CPU);
+    void propertiesAsBefore() {
+        PROPERTIES.forEach(System::clearProperty);
+        before.forEach((property, value) -> {
+            if (value != null) {
+                System.setProperty(property, value);
+            }
+        });
+        Backends.clearChoices();
     }
 
     @Test
@@ -44,7 +63,8 @@ class DeviceTest {
         Device device = Device.cpu(1);
         device.close();
         Executable[] calls = {
-            device::description, device::synchronize, device::memory, device::resetPeak, () -> device.peakGflops(DType.F32), device::trim, device::threads,
+            device::description, device::synchronize, device::memory, device::resetPeak, () -> device.peakGflops(DType.F32), device::startTimer,
+            device::stopTimer, device::trim, device::threads,
             () -> device.useStream(0), () -> device.capture(() -> {}), () -> device.wrap(64, 4, DType.F32, 1), () -> Tensor.empty(device, DType.F32, 1),
         };
         for (int i = 0; i < calls.length; i++) {
@@ -149,6 +169,74 @@ class DeviceTest {
             thread.join();
         }
         assertEquals(List.of(), others);
+    }
+
+    @Test
+    void whatCodeChoosesGoesBeforeProperties() {
+        String inherited = System.getenv("DUALFORM_KERNELS");
+        if (inherited == null) {
+            assertEquals(Kernels.PLAIN, Backends.kernels());
+        }
+        System.setProperty(Backends.KERNELS, " MMA ");
+        System.setProperty(Backends.PRECISION, "tf32");
+        System.setProperty(Backends.DETERMINISTIC, "true");
+        assertEquals(Kernels.MMA, Backends.kernels());
+        assertEquals(Precision.TF32, Backends.precision());
+        assertTrue(Backends.deterministic());
+        Backends.setKernels(Kernels.HOPPER);
+        Backends.setPrecision(Precision.BF16X3);
+        Backends.setDeterministic(false);
+        assertEquals(Kernels.HOPPER, Backends.kernels());
+        assertEquals(Precision.BF16X3, Backends.precision());
+        assertFalse(Backends.deterministic());
+        System.setProperty(Backends.KERNELS, "fast");
+        Backends.status(Backend.CUDA); // a property that yields is not read
+        assertEquals(Kernels.HOPPER, Backends.kernels());
+        assertThrows(NullPointerException.class, () -> Backends.setKernels(null));
+        assertThrows(NullPointerException.class, () -> Backends.setPrecision(null));
+        assertEquals(Kernels.HOPPER, Backends.kernels());
+        System.setProperty(Backends.KERNELS, "mma");
+        Backends.clearChoices();
+        assertEquals(Kernels.MMA, Backends.kernels());
+        assertEquals(Precision.TF32, Backends.precision());
+        assertTrue(Backends.deterministic());
+    }
+
+    @Test
+    void aChoiceThatIsNotUnderstoodIsASentence() {
+        System.setProperty(Backends.KERNELS, "fast");
+        System.setProperty(Backends.PRECISION, "fp8");
+        System.setProperty(Backends.DETERMINISTIC, "maybe");
+        assertEquals("-Ddualform.kernels: fast, expected plain, mma or hopper",
+                assertThrows(InvalidArgumentException.class, Backends::kernels).getMessage());
+        assertEquals("-Ddualform.precision: fp8, expected float32, tf32 or bf16x3",
+                assertThrows(InvalidArgumentException.class, Backends::precision).getMessage());
+        assertEquals("-Ddualform.deterministic: maybe, expected true or false",
+                assertThrows(InvalidArgumentException.class, Backends::deterministic).getMessage());
+        for (Kernels kernels : Kernels.values()) {
+            assertEquals(kernels, Kernels.parse(" " + kernels.id().toUpperCase(Locale.ROOT)));
+        }
+        for (Precision precision : Precision.values()) {
+            assertEquals(precision, Precision.parse(precision.id()));
+        }
+        assertThrows(InvalidArgumentException.class, () -> Kernels.parse("fast"));
+        assertThrows(InvalidArgumentException.class, () -> Precision.parse(""));
+    }
+
+    @Test
+    void theTimerTellsTheTimeOfTheWork() {
+        try (Device device = Device.cpu(1); Tensor x = Tensor.full(device, DType.F32, 2, 1 << 20)) {
+            assertThrows(IllegalStateException.class, device::stopTimer);
+            long start = System.nanoTime();
+            device.startTimer();
+            Ops.unaryForward(x, x, Unary.TANH);
+            double seconds = device.stopTimer();
+            double around = (System.nanoTime() - start) / 1e9;
+            assertTrue(seconds > 0 && seconds <= around, seconds + " of " + around);
+            assertThrows(IllegalStateException.class, device::stopTimer);
+            IllegalStateException e = assertThrows(IllegalStateException.class, () -> device.capture(device::startTimer).close());
+            assertTrue(e.getMessage().contains("timing"), e.getMessage());
+        }
     }
 
     @Test

@@ -88,6 +88,33 @@ class FreshJvmTest {
         assertTrue(wrong.contains("InvalidArgumentException: -Ddualform.cpu: sse9, expected one of base, "), wrong);
     }
 
+    /** Says which kernels were chosen, and what code makes of it. */
+    static final class SayChoices {
+        public static void main(String[] args) {
+            try {
+                System.out.println("chosen " + Backends.kernels() + " " + Backends.precision() + " " + Backends.deterministic());
+            } catch (InvalidArgumentException e) {
+                System.out.println(e.getMessage());
+            }
+            Backends.setKernels(Kernels.PLAIN);
+            System.out.println("then " + Backends.kernels());
+        }
+    }
+
+    @Test
+    void codeGoesBeforeThePropertyAndThatBeforeTheVariable() throws Exception {
+        environment.put("DUALFORM_KERNELS", "mma");
+        environment.put("DUALFORM_PRECISION", "bf16x3");
+        environment.put("DUALFORM_DETERMINISTIC", "true");
+        String variables = run("SayChoices").output;
+        assertTrue(variables.contains("chosen MMA BF16X3 true") && variables.contains("then PLAIN"), variables);
+        String property = run("SayChoices", "-Ddualform.kernels=hopper").output;
+        assertTrue(property.contains("chosen HOPPER BF16X3 true") && property.contains("then PLAIN"), property);
+        environment.put("DUALFORM_KERNELS", "fast");
+        String wrong = run("SayChoices").output;
+        assertTrue(wrong.contains("DUALFORM_KERNELS: fast, expected plain, mma or hopper") && wrong.contains("then PLAIN"), wrong);
+    }
+
     @Test
     void libraryOfAnotherBuildIsRefused() throws Exception {
         resource("org/dualform/build.properties", "version=0\nbuildId=0123456789abcdef\n");

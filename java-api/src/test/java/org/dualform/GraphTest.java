@@ -18,10 +18,12 @@ import org.dualform.optim.AdamW;
 import org.dualform.optim.GradientNorm;
 import org.dualform.optim.StepControl;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.extension.ExtendWith;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
 
-/** Captured steps, on the CPU: the rules are the same on every backend. */
+/** Captured steps: the rules are the same on every backend. */
+@ExtendWith(TestDevice.class)
 class GraphTest {
     private static final GptConfig CONFIG = GptConfig.of(13, 6, 2, 6, 2).withLearnedMomentum(0.5);
     private static final int STEPS = 6;
@@ -100,7 +102,7 @@ class GraphTest {
     @ParameterizedTest
     @EnumSource(value = DType.class, names = {"F32", "BF16", "F64"})
     void replayedStepsAreTheStepsBitForBit(DType dtype) {
-        try (Device device = Device.cpu(2); Training eager = new Training(device, dtype); Training replayed = new Training(device, dtype)) {
+        try (Device device = TestDevice.open(2); Training eager = new Training(device, dtype); Training replayed = new Training(device, dtype)) {
             replayed.batch(1);
             replayed.step();
             byte[] before = replayed.bits();
@@ -127,7 +129,7 @@ class GraphTest {
     @ParameterizedTest
     @EnumSource(value = DType.class, names = {"F32", "BF16", "F64"})
     void numbersOnTheDeviceGiveTheBitsOfThoseOfTheHost(DType dtype) {
-        try (Device device = Device.cpu(1); Training host = new Training(device, dtype); Training there = new Training(device, dtype)) {
+        try (Device device = TestDevice.open(1); Training host = new Training(device, dtype); Training there = new Training(device, dtype)) {
             for (int step = 1; step <= STEPS; step++) {
                 host.batch(step);
                 there.batch(step);
@@ -142,7 +144,7 @@ class GraphTest {
 
     @Test
     void aStepThatIsNotFiniteIsSkippedAndNotCounted() {
-        try (Device device = Device.cpu(1); Training training = new Training(device, DType.F32)) {
+        try (Device device = TestDevice.open(1); Training training = new Training(device, DType.F32)) {
             training.batch(1);
             training.step();
             try (Graph graph = device.capture(training::step)) {
@@ -165,7 +167,7 @@ class GraphTest {
 
     @Test
     void controlIsRestoredAndItsRatesReplaced() {
-        try (Device device = Device.cpu(1); Gpt gpt = Gpt.create(device, CONFIG, DType.F32, 1);
+        try (Device device = TestDevice.open(1); Gpt gpt = Gpt.create(device, CONFIG, DType.F32, 1);
                 StepControl control = new StepControl(gpt.parameters(), Double.POSITIVE_INFINITY, 1, 2)) {
             control.restoreSteps(9);
             assertEquals(9, control.steps());
@@ -173,6 +175,7 @@ class GraphTest {
             assertThrows(InvalidArgumentException.class, () -> control.setRates(3));
             assertThrows(InvalidArgumentException.class, () -> control.setRates());
             assertThrows(InvalidArgumentException.class, () -> control.setRates(1, Double.NaN));
+            assertThrows(InvalidArgumentException.class, () -> control.setLastRate(Double.NaN));
             assertThrows(InvalidArgumentException.class, () -> control.restoreSteps(-1));
             assertThrows(InvalidArgumentException.class, () -> new StepControl(gpt.parameters(), 0, 1));
         }
@@ -180,7 +183,7 @@ class GraphTest {
 
     @Test
     void whatAStepMustNotDoIsSaidAndTheDeviceGoesOn() {
-        try (Device device = Device.cpu(1); Tensor x = Tensor.of(device, new float[] {1, 2, 3}, 3);
+        try (Device device = TestDevice.open(1); Tensor x = Tensor.of(device, new float[] {1, 2, 3}, 3);
                 Tensor y = Tensor.zeros(device, DType.F32, 3)) {
             record Rule(String word, Runnable step) {}
             for (Rule rule : new Rule[] {
@@ -200,7 +203,7 @@ class GraphTest {
 
     @Test
     void aRefusalThatTheStepSwallowsStillFailsTheCapture() {
-        try (Device device = Device.cpu(1); Tensor x = Tensor.zeros(device, DType.F32, 3)) {
+        try (Device device = TestDevice.open(1); Tensor x = Tensor.zeros(device, DType.F32, 3)) {
             IllegalStateException e = assertThrows(IllegalStateException.class, () -> device.capture(() -> {
                 assertThrows(IllegalStateException.class, x::toFloats);
                 Ops.fill(x, 1);
@@ -212,7 +215,7 @@ class GraphTest {
 
     @Test
     void whatTheStepThrowsComesThroughAndTheDeviceGoesOn() {
-        try (Device device = Device.cpu(1); Tensor x = Tensor.zeros(device, DType.F32, 3)) {
+        try (Device device = TestDevice.open(1); Tensor x = Tensor.zeros(device, DType.F32, 3)) {
             RuntimeException thrown = new RuntimeException("from the step");
             assertSame(thrown, assertThrows(RuntimeException.class, () -> device.capture(() -> {
                 Ops.fill(x, 1);
@@ -226,7 +229,7 @@ class GraphTest {
 
     @Test
     void aGraphKeepsTheMemoryOfClosedTensors() {
-        try (Device device = Device.cpu(1); Tensor out = Tensor.zeros(device, DType.F32, 1000)) {
+        try (Device device = TestDevice.open(1); Tensor out = Tensor.zeros(device, DType.F32, 1000)) {
             Tensor x = Tensor.full(device, DType.F32, 2, 1000);
             try (Graph graph = device.capture(() -> Ops.affine(out, x, 3, 0))) {
                 x.close();
@@ -241,7 +244,7 @@ class GraphTest {
 
     @Test
     void randomNumbersAreNewAtEachReplay() {
-        try (Device device = Device.cpu(1); Tensor x = Tensor.zeros(device, DType.F32, 10);
+        try (Device device = TestDevice.open(1); Tensor x = Tensor.zeros(device, DType.F32, 10);
                 Tensor state = Tensor.of(device, new int[] {5, 0, 0, 0}, 4); Tensor expected = Tensor.zeros(device, DType.F32, 10);
                 Graph graph = device.capture(() -> Ops.randomNormalNext(x, state, 0, 1))) {
             for (int i = 0; i < 3; i++) {
@@ -254,7 +257,7 @@ class GraphTest {
 
     @Test
     void closedGraphRejectsUseAndAnOpenOneKeepsItsDevice() {
-        Device device = Device.cpu(1);
+        Device device = TestDevice.open(1);
         Graph graph = device.capture(() -> {});
         IllegalStateException refused = assertThrows(IllegalStateException.class, device::close);
         assertTrue(refused.getMessage().contains("1 graph"), refused.getMessage());

@@ -10,11 +10,13 @@ import java.util.List;
 import java.util.concurrent.CyclicBarrier;
 import java.util.concurrent.atomic.AtomicReference;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.extension.ExtendWith;
 
+@ExtendWith(TestDevice.class)
 class LifetimeTest {
     @Test
     void leakedTensorsAreFreed() throws InterruptedException {
-        try (Device device = Device.cpu(1)) {
+        try (Device device = TestDevice.open(1)) {
             leak(device);
             for (int i = 0; i < 100 && device.memory().liveTensors() > 0; i++) {
                 System.gc();
@@ -33,7 +35,7 @@ class LifetimeTest {
     @Test
     void closeRacesWithUse() throws Exception {
         AtomicReference<Throwable> failure = new AtomicReference<>();
-        try (Device device = Device.cpu(1); Tensor source = Tensor.full(device, DType.F32, 1, 64)) {
+        try (Device device = TestDevice.open(1); Tensor source = Tensor.full(device, DType.F32, 1, 64)) {
             for (int round = 0; round < 200 && failure.get() == null; round++) {
                 Tensor shared = Tensor.zeros(device, DType.F32, 64);
                 CyclicBarrier start = new CyclicBarrier(4);
@@ -71,7 +73,7 @@ class LifetimeTest {
     @Test
     void anOpOnReusedTensorsAllocatesNothing() {
         com.sun.management.ThreadMXBean threads = (com.sun.management.ThreadMXBean) ManagementFactory.getThreadMXBean();
-        try (Device device = Device.cpu(1);
+        try (Device device = TestDevice.open(1);
                 Tensor x = Tensor.zeros(device, DType.F32, 4);
                 Tensor out = Tensor.zeros(device, DType.F32, 4)) {
             affine(out, x, 20_000);

@@ -22,13 +22,15 @@ import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.DynamicTest;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.TestFactory;
+import org.junit.jupiter.api.extension.ExtendWith;
 
+@ExtendWith(TestDevice.class)
 class OpsTest {
     private Device device;
 
     @BeforeEach
     void open() {
-        device = Device.cpu(1);
+        device = TestDevice.open(1);
     }
 
     @AfterEach

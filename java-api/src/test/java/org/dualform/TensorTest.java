@@ -11,15 +11,17 @@ import java.nio.ByteOrder;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.extension.ExtendWith;
 import org.junit.jupiter.api.function.Executable;
 
+@ExtendWith(TestDevice.class)
 class TensorTest {
     private Device device;
     private Tensor x; // (2,3,4): 0 1 2 ...
 
     @BeforeEach
     void open() {
-        device = Device.cpu(1);
+        device = TestDevice.open(1);
         double[] values = new double[24];
         for (int i = 0; i < 24; i++) {
             values[i] = i;
@@ -42,7 +44,7 @@ class TensorTest {
         assertEquals(DType.F64, x.dtype());
         assertTrue(x.isContiguous());
         assertEquals(0, x.address() % 64);
-        assertEquals("Tensor F64 (2, 3, 4) on cpu", x.toString());
+        assertEquals("Tensor F64 (2, 3, 4) on " + device.backend().id(), x.toString());
     }
 
     @Test

@@ -5,12 +5,11 @@ import java.util.List;
 import org.dualform.Ops;
 import org.dualform.Tensor;
 
-/** Causal softmax attention, with momentum 0.9 in every head or without. */
+/** Softmax attention, with momentum or without. */
 final class AttentionWork implements Workload {
-    private static final double ETA = 0.9;
-
     private final Pass pass;
     private final double scale;
+    private final boolean causal;
     private final Tensor q;
     private final Tensor k;
     private final Tensor v;
@@ -25,8 +24,9 @@ final class AttentionWork implements Workload {
     private Tensor deta;
 
     /** The shape is B,T,S,NH,NKV,HS. */
-    AttentionWork(BenchTensors tensors, long[] shape, Pass pass, boolean momentum) {
+    AttentionWork(BenchTensors tensors, long[] shape, Pass pass, BenchSettings settings, boolean momentum) {
         this.pass = pass;
+        causal = settings.causal();
         long b = shape[0];
         long heads = shape[3];
         long size = shape[5];
@@ -34,7 +34,7 @@ final class AttentionWork implements Workload {
         q = tensors.normal("q", 1, b, shape[1], heads, size);
         k = tensors.normal("k", 1, b, shape[2], shape[4], size);
         v = tensors.normal("v", 1, b, shape[2], shape[4], size);
-        eta = momentum ? tensors.constant("eta", ETA, heads) : null;
+        eta = momentum ? tensors.constant("eta", settings.eta(), heads) : null;
         out = tensors.like(q);
         attn = momentum && pass.backward() ? tensors.like(q) : null;
         lse = tensors.make(tensors.dtype().accumulation(), b, heads, shape[1]);
@@ -60,7 +60,7 @@ final class AttentionWork implements Workload {
 
     private void forward() {
         if (eta == null) {
-            Ops.attentionForward(out, lse, q, k, v, null, scale, true);
+            Ops.attentionForward(out, lse, q, k, v, null, scale, causal);
         } else {
             Ops.momentumAttentionForward(out, attn, lse, null, q, k, v, null, eta, null, scale);
         }
@@ -68,7 +68,7 @@ final class AttentionWork implements Workload {
 
     private void backward() {
         if (eta == null) {
-            Ops.attentionBackward(dq, dk, dv, dout, q, k, v, out, lse, null, scale, true);
+            Ops.attentionBackward(dq, dk, dv, dout, q, k, v, out, lse, null, scale, causal);
         } else {
             Ops.momentumAttentionBackward(dq, dk, dv, deta, dout, q, k, v, attn, lse, null, eta, scale, false);
         }

@@ -54,7 +54,7 @@ final class ExitCode {
         if (failure instanceof DeviceOutOfMemoryException || failure instanceof OutOfMemoryError) {
             return "out of memory: " + message;
         }
-        boolean known = of(failure) != INTERNAL;
+        boolean known = of(failure) != INTERNAL || failure instanceof Accuracy.WrongAnswerException;
         return known && !message.isEmpty() ? message : "internal error: " + failure.getClass().getSimpleName()
                 + (message.isEmpty() ? "" : ": " + message);
     }

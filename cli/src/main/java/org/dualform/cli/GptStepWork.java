@@ -21,11 +21,13 @@ import org.dualform.optim.Optimizer;
  * without gradients; backward alone is everything after the loss.
  */
 final class GptStepWork implements Workload {
-    static final int VOCABULARY = 256;
-    private static final TrainingOptions OPTIONS = TrainingOptions.of(Long.MAX_VALUE, 3e-4);
+    private static final double RATE = 3e-4;
+    private static final double NO_RATE = 1e-30; // no weight but 0 changes by it
 
     private final BenchTensors tensors;
     private final Pass pass;
+    private final boolean graphs;
+    private final TrainingOptions options;
     private final Gpt gpt;
     private final Tensor ids;
     private final Tensor targets;
@@ -37,32 +39,38 @@ final class GptStepWork implements Workload {
     private Tensor recorded;
 
     /** The shape is B,T,layers,width,heads. */
-    GptStepWork(BenchTensors tensors, long[] shape, Pass pass) {
+    GptStepWork(BenchTensors tensors, long[] shape, Pass pass, BenchSettings settings) {
         this.tensors = tensors;
         this.pass = pass;
-        GptConfig config = GptConfig.of(VOCABULARY, (int) shape[1], (int) shape[2], (int) shape[3], (int) shape[4]);
+        graphs = settings.graphs();
+        options = TrainingOptions.of(Long.MAX_VALUE, settings.compared() ? NO_RATE : RATE);
+        int vocabulary = settings.vocabulary();
+        GptConfig config = GptConfig.of(vocabulary, (int) shape[1], (int) shape[2], (int) shape[3], (int) shape[4]);
         gpt = tensors.own(Gpt.create(tensors.device(), config, tensors.dtype(), 1));
         Parameters parameters = gpt.parameters();
         tensors.share("parameters", parameters.values());
         parameters.valuesChanged();
-        ids = tensors.integers("ids", VOCABULARY, shape[0], shape[1]);
-        targets = tensors.integers("targets", VOCABULARY, shape[0], shape[1]);
+        ids = tensors.integers("ids", vocabulary, shape[0], shape[1]);
+        targets = tensors.integers("targets", vocabulary, shape[0], shape[1]);
         loss = tensors.make(tensors.dtype().accumulation());
-        trainer = pass == Pass.BOTH ? tensors.own(new Trainer(gpt, new OneBatch(ids, targets), OPTIONS, new TrainingListener() {
+        trainer = pass == Pass.BOTH ? tensors.own(new Trainer(gpt, new OneBatch(ids, targets), options, new TrainingListener() {
             @Override
             public void stepped(Step step) {
                 loss.write(new double[] {step.loss()});
             }
         })) : null;
-        optimizer = pass == Pass.BACKWARD ? tensors.own(OPTIONS.newOptimizer(parameters)) : null;
+        if (graphs) {
+            trainer.withGraphs();
+        }
+        optimizer = pass == Pass.BACKWARD ? tensors.own(options.newOptimizer(parameters)) : null;
         norm = pass == Pass.BACKWARD ? tensors.own(new GradientNorm(parameters)) : null;
     }
 
     /** Floating-point operations of the products with weights and of attention. */
-    static double flops(long[] shape, Pass pass) {
+    static double flops(long[] shape, Pass pass, BenchSettings settings) {
         double tokens = (double) shape[0] * shape[1];
         double width = shape[3];
-        double products = 2 * tokens * width * (12 * width * shape[2] + VOCABULARY);
+        double products = 2 * tokens * width * (12 * width * shape[2] + settings.vocabulary());
         double attention = 2 * tokens * shape[1] * width * shape[2];
         return (pass.forward() ? products + attention : 0) + (pass.backward() ? 2 * products + 2.5 * attention : 0);
     }
@@ -92,13 +100,19 @@ final class GptStepWork implements Workload {
                     ended.backward(recorded);
                 }
                 norm.measure();
-                optimizer.step(OPTIONS.learningRate(), norm.clip(OPTIONS.clipNorm()));
+                optimizer.step(options.learningRate(), norm.clip(options.clipNorm()));
             }
             default -> {
                 AtomicBoolean stop = new AtomicBoolean(); // asked before each step
                 trainer.run(() -> stop.getAndSet(true));
             }
         }
+    }
+
+    /** The third step is the first that is replayed as a whole. */
+    @Override
+    public int runsToCompare() {
+        return graphs ? 3 : 1;
     }
 
     /** The loss, and the gradients as the whole vectors that the optimizer goes over: some parts of them are 0 in exact arithmetic. */

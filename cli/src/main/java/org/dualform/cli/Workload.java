@@ -15,6 +15,11 @@ interface Workload {
     /** What is timed. */
     void run();
 
+    /** How many runs go before a look at the results. */
+    default int runsToCompare() {
+        return 1;
+    }
+
     /** What the run computed: the outputs of a forward pass, the gradients of a backward pass. */
     List<Tensor> results();
 

@@ -100,6 +100,19 @@ public final class StepControl implements AutoCloseable {
         rates.write(values);
     }
 
+    /**
+     * Replaces the last of the learning rates, that of all steps beyond, between replays.
+     *
+     * @param value the rate
+     * @throws InvalidArgumentException if it is not finite
+     */
+    public void setLastRate(double value) {
+        requireRates(new double[] {value});
+        try (Tensor last = rates.slice(0, rates.numel() - 1, rates.numel())) {
+            last.write(new double[] {value});
+        }
+    }
+
     /** The factor of the gradients; NaN for a step that is not finite. */
     Tensor scale() {
         return scale;

@@ -17,20 +17,23 @@ import org.dualform.InvalidArgumentException;
 import org.dualform.MemoryStats;
 import org.dualform.Reduction;
 import org.dualform.Tensor;
+import org.dualform.TestDevice;
 import org.dualform.Unary;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.extension.ExtendWith;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 
+@ExtendWith(TestDevice.class)
 class TapeTest {
     private Device device;
     private Tensor x;
 
     @BeforeEach
     void open() {
-        device = Device.cpu(1);
+        device = TestDevice.open(1);
         x = Tensor.of(device, new double[] {1, 2, 3, 4, 5, 6}, 2, 3);
     }
 

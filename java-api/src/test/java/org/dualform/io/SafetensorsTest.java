@@ -27,13 +27,16 @@ import org.dualform.DType;
 import org.dualform.Device;
 import org.dualform.InvalidArgumentException;
 import org.dualform.Tensor;
+import org.dualform.TestDevice;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.DynamicTest;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.TestFactory;
+import org.junit.jupiter.api.extension.ExtendWith;
 import org.junit.jupiter.api.io.TempDir;
 
+@ExtendWith(TestDevice.class)
 class SafetensorsTest {
     private static final String A = "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}";
 
@@ -44,7 +47,7 @@ class SafetensorsTest {
 
     @BeforeEach
     void open() {
-        device = Device.cpu(1);
+        device = TestDevice.open(1);
     }
 
     @AfterEach

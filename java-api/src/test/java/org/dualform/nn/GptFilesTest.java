@@ -26,16 +26,19 @@ import org.dualform.Device;
 import org.dualform.InvalidArgumentException;
 import org.dualform.Ops;
 import org.dualform.Tensor;
+import org.dualform.TestDevice;
 import org.dualform.io.Safetensors;
 import org.dualform.io.SafetensorsException;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.extension.ExtendWith;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.MethodSource;
 
+@ExtendWith(TestDevice.class)
 class GptFilesTest {
     @TempDir
     Path folder;
@@ -44,7 +47,7 @@ class GptFilesTest {
 
     @BeforeEach
     void open() {
-        device = Device.cpu(1);
+        device = TestDevice.open(1);
     }
 
     /** Fails when a load that was refused left a tensor open. */

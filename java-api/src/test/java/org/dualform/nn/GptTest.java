@@ -17,16 +17,19 @@ import org.dualform.InvalidArgumentException;
 import org.dualform.MemoryStats;
 import org.dualform.Ops;
 import org.dualform.Tensor;
+import org.dualform.TestDevice;
 import org.dualform.autograd.Tape;
 import org.dualform.optim.AdamW;
 import org.dualform.optim.GradientNorm;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.extension.ExtendWith;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
+@ExtendWith(TestDevice.class)
 class GptTest {
     private static final int ROWS = 4;
 
@@ -34,7 +37,7 @@ class GptTest {
 
     @BeforeEach
     void open() {
-        device = Device.cpu(2);
+        device = TestDevice.open(2);
     }
 
     @AfterEach

@@ -10,13 +10,16 @@ import org.dualform.DType;
 import org.dualform.Device;
 import org.dualform.InvalidArgumentException;
 import org.dualform.Tensor;
+import org.dualform.TestDevice;
 import org.dualform.autograd.Tape;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.extension.ExtendWith;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
+@ExtendWith(TestDevice.class)
 class KvCacheTest {
     private static final int ROWS = 3;
     private static final int TOKENS = 11;
@@ -26,7 +29,7 @@ class KvCacheTest {
 
     @BeforeEach
     void open() {
-        device = Device.cpu(1);
+        device = TestDevice.open(1);
     }
 
     @AfterEach
@@ -146,7 +149,7 @@ class KvCacheTest {
 
     private double[] wide(Gpt gpt, Tensor ids, KvCache cache, int from, int to) {
         try (Tape tape = new Tape(device); Tensor part = ids.slice(1, from, to); Tensor contiguous = part.copy()) {
-            return tape.cast(gpt.hidden(tape, contiguous, cache, null), DType.F64).toDoubles();
+            return gpt.hidden(tape, contiguous, cache, null).toDoubles();
         }
     }
 }

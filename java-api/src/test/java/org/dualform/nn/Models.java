@@ -85,8 +85,6 @@ final class Models {
 
     /** The bits of a tensor of any floating dtype. */
     static long[] bits(Tensor tensor) {
-        try (Tensor wide = tensor.cast(DType.F64)) {
-            return Arrays.stream(wide.toDoubles()).mapToLong(Double::doubleToRawLongBits).toArray();
-        }
+        return Arrays.stream(tensor.toDoubles()).mapToLong(Double::doubleToRawLongBits).toArray();
     }
 }

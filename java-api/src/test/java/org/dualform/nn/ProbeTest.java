@@ -8,13 +8,16 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import org.dualform.DType;
 import org.dualform.Device;
 import org.dualform.Tensor;
+import org.dualform.TestDevice;
 import org.dualform.autograd.Tape;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.extension.ExtendWith;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
+@ExtendWith(TestDevice.class)
 class ProbeTest {
     private static final int TOKENS = 9;
     private static final int WIDTH = 8;
@@ -27,7 +30,7 @@ class ProbeTest {
 
     @BeforeEach
     void open() {
-        device = Device.cpu(1);
+        device = TestDevice.open(1);
         ids = Models.ids(device, 1, TOKENS, 2);
     }
 

@@ -45,6 +45,9 @@ public final class Trainer implements AutoCloseable {
         STOPPED
     }
 
+    /** 4 MiB of float32. */
+    private static final int MOST_RATES = 1 << 20;
+
     private final Gpt gpt;
     private final Parameters parameters;
     private final Device device;
@@ -119,18 +122,26 @@ public final class Trainer implements AutoCloseable {
 
     /**
      * Lets steps run as {@link Device#capture graphs}, all of it from the third step on: on CUDA one launch a batch and one for the update
-     * instead of hundreds, on the CPU call by call as before. Losses and weights are the same, but that the learning rate is rounded to the accumulation dtype on CUDA.
-     * The graphs keep the memory of a step for themselves, beside what evaluations take.
+     * instead of hundreds, on the CPU call by call as before. The learning rates of the run are on the device, those of its first 1048576
+     * steps at most, so that nothing is written and nobody waits between gradients and update. Losses and weights are the same, but that
+     * the learning rate is rounded to the accumulation dtype on CUDA. The graphs keep the memory of a step for themselves, beside what
+     * evaluations take.
      *
      * @return this
      * @throws IllegalStateException if the optimizer is SGD, whose numbers are the host's
      */
     public Trainer withGraphs() {
+        return withGraphs(MOST_RATES);
+    }
+
+    /** With at most so many learning rates on the device. */
+    Trainer withGraphs(int mostRates) {
         if (!(optimizer instanceof AdamW adamw)) {
             throw new IllegalStateException("this trainer steps by SGD, expected AdamW or Adam for steps as graphs");
         }
         if (captured == null) {
-            captured = new CapturedSteps(parameters, adamw, options.clipNorm(), gradientNorm, meanLoss, this::addGradients);
+            captured = new CapturedSteps(parameters, adamw, options.clipNorm(), this::rate,
+                    (int) Math.max(1, Math.min(options.steps(), mostRates)), gradientNorm, meanLoss, this::addGradients);
             captured.restore();
         }
         return this;
@@ -231,11 +242,16 @@ public final class Trainer implements AutoCloseable {
         return options.checkpointEvery() > 0 && step > 0 && step % options.checkpointEvery() == 0;
     }
 
+    /** The learning rate of a step, from 0. */
+    private double rate(long number) {
+        return options.learningRate() * options.schedule().factor(number, options.steps());
+    }
+
     private void takeStep() {
-        double rate = options.learningRate() * options.schedule().factor(step, options.steps());
+        double rate = rate(step);
         accumulate();
         if (captured != null) {
-            captured.update(rate);
+            captured.update(step);
         }
         double norm = captured != null ? gradientNorm.summed() : gradientNorm.measure();
         double loss = meanLoss.item(); // no second wait: the norm came after it
