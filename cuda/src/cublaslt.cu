@@ -1,5 +1,7 @@
 #include "cublaslt.h"
 
+#include "launches.h"
+
 #include <dlfcn.h>
 #include <limits.h>
 #include <stdio.h>
@@ -373,7 +375,7 @@ int multiply_with_cublaslt(const Call& call, const Product& p, bool* served, con
                                     chosen.workspace,
                                 call.stream);
     *served = true;
-    if (status == 0) return DF_OK;
+    if (status == 0) return count_launch("cublasLtMatmul"), DF_OK;
     if (const int lost = call.check(cudaGetLastError(), "cublasLtMatmul")) return lost;
     return fail(call.error, DF_INTERNAL, "%s: cublasLtMatmul: status %d", call.op, status);
 }

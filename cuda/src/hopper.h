@@ -85,7 +85,7 @@ int launch_block(const Call& call, const char* name, int64_t blocks, int threads
                  const Arguments&... arguments) {
 #ifdef DF_CUDA_EMULATION
     if (blocks == 0) return DF_OK;
-    emulation::count_launch(name);
+    count_launch(name);
     return call.check(emulation::enqueue(call.stream, [=] {
                           return emulation::run(blocks, threads, shared, [&] { kernel(arguments...); }, kSharedBytes);
                       }), name);

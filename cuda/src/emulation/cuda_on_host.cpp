@@ -7,7 +7,6 @@
 
 #include <map>
 #include <mutex>
-#include <string>
 #include <thread>
 #include <vector>
 
@@ -245,23 +244,6 @@ int run_threads(int64_t blocks, int threads, size_t shared, void (*body)(void*),
         if (m.error != kSuccess) return m.error;
     }
     return kSuccess;
-}
-
-namespace {
-std::mutex launches_lock;
-std::map<std::string, int64_t> launches;
-}  // namespace
-
-void count_launch(const char* kernel) {
-    std::lock_guard<std::mutex> lock(launches_lock);
-    ++launches[kernel];
-}
-
-void describe_launches(char* json, size_t n) {
-    std::lock_guard<std::mutex> lock(launches_lock);
-    std::string text = "{";
-    for (const auto& [kernel, count] : launches) text += (text.size() > 1 ? ",\"" : "\"") + kernel + "\":" + std::to_string(count);
-    snprintf(json, n, "%s}", text.c_str());
 }
 
 void block_barrier() {

@@ -71,9 +71,6 @@ int run(int64_t blocks, int threads, size_t shared, Body&& body, size_t max_shar
             const_cast<void*>(static_cast<const void*>(&body)), max_shared);
 }
 
-/// Which kernels were launched, and how often: a JSON object, for tests of what serves a case.
-void count_launch(const char* kernel);
-void describe_launches(char* json, size_t n);
 /// Whether work for the stream is being recorded instead of run.
 bool is_recording(void* stream);
 void record(void* stream, std::function<int()> work);
