@@ -137,7 +137,7 @@ def main():
         kinds = [k for k in options.kernels.split(",") if k]
         kinds = [k for k in kinds if k != "plain"] or kinds
         kinds = [(k, graphs) for k in kinds for graphs in ((False,) if options.backend == "cpu" else (False, True))] if with_ours else []
-        mine, theirs = {}, {}
+        mine, theirs, kept = {}, {}, {}
         for _ in range(options.rounds):
             for kind in list(kinds):
                 ms, reason = ours_ms(options, *kind, shape, vocabulary, dtype)
@@ -150,7 +150,9 @@ def main():
             for name, make in peers(options, shape, vocabulary, torch.bfloat16 if dtype == "bf16" else torch.float32).items():
                 call = None
                 try:
-                    call = make()
+                    call = kept.get(name) or make()
+                    if name == "torch.compile":  # a minute or two; what it holds between its steps is little
+                        kept[name] = call
                     theirs.setdefault(name, []).append(peer.median_ms(call, options.device, options.seconds))
                 except Exception as e:  # memory, PyTorch's compiler, a capture
                     print(f"  {name} {shape} {dtype}: {peer.why(e)}", flush=True)
