@@ -159,6 +159,7 @@ fi
 
 if ! sentence=$("$df_bench" fill --shape 16 --seconds 0 --ceilings false "${on[@]}" 2>&1); then
     printf 'gpu-check: no device to check: %s\n' "${sentence#df_bench: }" >&2
+    [[ $sentence != *GLIBC* || ! -f $here/bundle.txt ]] || sed -n 's/^needs=/gpu-check: this bundle needs /p' "$here/bundle.txt" >&2
     exit 3
 fi
 start=$SECONDS # of the budget: what was built before does not count
@@ -402,7 +403,7 @@ stage_java() { # KERNELS
         limited 300 "$java" "${options[@]}" -Ddualform.test.root="$golden" -Ddualform.test.target="$work" \
             -Ddualform.test.version=bundle -Ddualform.test.platform=linux-x86_64 \
             -cp "$app/dualform-cli.jar:$app/lib/*:$tests_jar:$junit" org.junit.platform.console.ConsoleLauncher execute --disable-banner \
-            --details=summary --scan-classpath "$tests_jar" --include-classname "$classes"
+            --details=summary --fail-if-no-tests --scan-classpath "$tests_jar" --include-classname "$classes"
         code=$?
         ((code == 0)) && echo "doctor, $lines works beside float64, JUnit: $(sed -n \
             's/^\[ *\([0-9]*\) tests \(successful\|skipped\|failed\).*/\1 \2/p' "$work/log" | tr '\n' ' ')" >>"$work/log"
