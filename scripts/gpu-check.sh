@@ -400,14 +400,14 @@ stage_java() { # KERNELS
             "doctor and $lines works beside float64 are right; the Java tests did not run: no JUnit in reach, a bundle has it"
     else
         local classes='org\.dualform\.((autograd|io|nn|optim)\..*Test|(Device|Graph|Lifetime|Ops|Tensor)Test|tests\.(Golden|CudaInterop|Kernels)Test)'
-        limited 300 "$java" "${options[@]}" -Ddualform.test.root="$golden" -Ddualform.test.target="$work" \
+        limited 600 "$java" "${options[@]}" -Ddualform.test.root="$golden" -Ddualform.test.target="$work" \
             -Ddualform.test.version=bundle -Ddualform.test.platform=linux-x86_64 \
             -cp "$app/dualform-cli.jar:$app/lib/*:$tests_jar:$junit" org.junit.platform.console.ConsoleLauncher execute --disable-banner \
             --details=summary --fail-if-no-tests --scan-classpath "$tests_jar" --include-classname "$classes"
         code=$?
         ((code == 0)) && echo "doctor, $lines works beside float64, JUnit: $(sed -n \
             's/^\[ *\([0-9]*\) tests \(successful\|skipped\|failed\).*/\1 \2/p' "$work/log" | tr '\n' ' ')" >>"$work/log"
-        judge $code "$since" 300
+        judge $code "$since" 600
     fi
 }
 java_works() {
