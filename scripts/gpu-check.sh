@@ -579,6 +579,7 @@ stage_peers() { # NAME
     local limit=600 kinds=$kernels
     [[ $1 == linear-attention ]] || limit=1200
     [[ -z $not_hopper ]] || kinds=$(printf %s "$kernels" | tr , '\n' | grep -v hopper | paste -sd,)
+    [[ -n $kinds ]] || { record SKIPPED 0 "$not_hopper"; return; }
     limited $limit "$python" "$script" --device $device --bench "$df_bench" --backend "$backend" ${on[3]:+--plugin "${on[3]}"} --kernels "$kinds" \
         "${more[@]}" --json "$work/peer"
     local code=$?
