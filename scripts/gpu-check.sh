@@ -582,7 +582,9 @@ stage_peers() { # NAME
     [[ -n $kinds ]] || { record SKIPPED 0 "$not_hopper"; return; }
     limited $limit "$python" "$script" --device $device --bench "$df_bench" --backend "$backend" ${on[3]:+--plugin "${on[3]}"} --kernels "$kinds" \
         "${more[@]}" --json "$work/peer"
-    local code=$?
+    local code=$? line
+    # What a peer or a shape failed with, each sentence once.
+    grep '^  [^ ]' "$work/log" | sed 's/^ *//' | sort -u | while read -r line; do json_string "$line" && echo; done >>"$work/notes"
     [[ -f $work/peer ]] && { grep '^{' "$work/peer" >>"$work/peers"; rm -f "$work/peer"; }
     if ((code == 0)); then record PASS $((SECONDS - since)) "$(tail -n 1 "$work/log")"; else judge $code "$since" $limit; fi
 }
@@ -594,7 +596,7 @@ wanted() { # NAME
     return 1
 }
 
-: >"$work/stages"; : >"$work/bench"; : >"$work/peers"; : >"$work/errors"; echo '{}' >"$work/describe"
+: >"$work/stages"; : >"$work/bench"; : >"$work/peers"; : >"$work/errors"; : >"$work/notes"; echo '{}' >"$work/describe"
 say "commit $commit, backend $backend, kernels ${kernel_list[*]}, ${minutes} minutes"
 ran=0 not_hopper=''
 for stage in "${stage_names[@]}"; do
@@ -664,9 +666,9 @@ done < <(grep '"op": "momentum-attention"' "$work/bench") >"$work/momentum"
     printf '{"date": "%s", "commit": %s, "build": "%s", "device": %s, "cuda_driver": "%s", "smi": %s,\n' "$(date -u +%FT%TZ)" \
         "$(json_string "$commit")" "$build" "$(json_string "$device")" "${driver:-}" "$(json_string "$smi")"
     printf ' "verdict": %s, "exit_code": %d, "seconds": %d,\n' "$(json_string "$verdict")" $code $((SECONDS - start))
-    printf ' "backend": %s,\n "stages": [%s],\n "errors": [%s],\n "bench": [%s],\n "momentum": [%s],\n "peers": [%s]}\n' \
+    printf ' "backend": %s,\n "stages": [%s],\n "errors": [%s],\n "bench": [%s],\n "momentum": [%s],\n "peers": [%s],\n "did_not_run": [%s]}\n' \
         "$(cat "$work/describe")" "$(joined "$work/stages")" "$(joined "$work/errors")" "$(joined "$work/bench")" "$(joined "$work/momentum")" \
-        "$(joined "$work/peers")"
+        "$(joined "$work/peers")" "$(joined "$work/notes")"
 } >"$out/$name.json"
 
 percent() { LC_ALL=C awk -v x="$1" 'BEGIN { if (x == "null" || x == "") print ""; else printf "%.0f %%", 100 * x }'; }
@@ -733,6 +735,10 @@ cells() { printf '|'; printf ' %s |' "$@"; printf '\n'; } # one row
             cells "$(op_of "$line")" "$(shape_of "$line")" "$(field dtype "$line")" "$(field pass "$line")" "$(field kernels "$line")" \
                 "$(field ran "$line")" "$(field ours_ms "$line")" "$(field peer "$line")" "$(field peer_ms "$line")" "$(field ratio "$line")"
         done <"$work/peers"
+    fi
+    if [[ -s $work/notes ]]; then
+        printf '\nWhat did not run:\n\n'
+        sed 's/^"\(.*\)"$/- \1/; s/\\"/"/g' "$work/notes"
     fi
 } >"$out/$name.md"
 say "$verdict; $out/$name.json and .md"
