@@ -1,5 +1,6 @@
 // The kernels of sm_90a over shapes that they serve: parity by the common rule, the common check of masked keys, and, emulated, that it
 // was they that ran. A case is given by its sizes, since few of those that parity draws have a head size and an alignment they take.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -72,6 +73,11 @@ void check_hopper(const Options& options, Report& report) {
     for (const Served& s : served()) {
         if (!options.wants(s.op)) continue;
         ++seed;
+        const bool drawn = std::all_of(options.draw.begin(), options.draw.end(), [&](const auto& size) {
+            const auto found = s.sizes.find(size.first);
+            return found != s.sizes.end() && found->second == size.second;
+        });
+        if (!drawn) continue; /* --draw: those cases only */
         Drawn d = draw_case(s.op, DF_BF16, seed, false, s.sizes);
         Fixture fixture(device, *d.op, d.values, Placement::kAligned, seed);
         const int64_t before = launches(options, kForward), before_backward = launches(options, kBackward);
