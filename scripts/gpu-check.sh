@@ -406,6 +406,7 @@ linear-attention --shape 4,4096,16,64 --dtype bf16 --pass backward
 linear-attention --shape 4,4096,16,128 --dtype bf16 --pass forward
 linear-attention-step --shape 64,16,128 --dtype bf16
 dual-form --shape 4096,4096,1024,1024 --dtype bf16 --pass forward
+matmul-gelu --shape 16384,3072,768 --dtype bf16 --pass both
 LINES
     [[ $1 == plain ]] || return
     cat <<'LINES'
@@ -420,6 +421,8 @@ gelu --shape 16384,12288 --dtype bf16 --pass backward
 cross-entropy --shape 8192,50304 --dtype bf16 --pass both
 embedding --shape 16,1024,50304,768 --dtype bf16 --pass both
 adamw-ranges --shape 124000000 --dtype bf16
+clip-step --shape 124000000 --dtype bf16
+random-normal-next --shape 124000000 --dtype f32
 copy --shape 200000000 --dtype bf16
 LINES
 }
