@@ -1,6 +1,8 @@
 // The kernels of sm_90a over shapes that they serve: parity by the common rule, the common check of masked keys, that it was they that ran
 // (the backend counts what it launches), and with --repeat the same bits in so many runs. A case is given by its sizes, since few of those
-// that parity draws have a head size and an alignment they take. --T leaves out what is longer.
+// that parity draws have a head size and an alignment they take. --T leaves out what is longer, --draw what
+// has other sizes.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -95,6 +97,11 @@ void check_hopper(const Options& options, Report& report) {
     for (const Served& s : served()) {
         ++seed;
         if (!options.wants(s.op) || s.sizes.at("T") > options.T || (s.sizes.count("S") != 0 && s.sizes.at("S") > options.T)) continue;
+        const bool drawn = std::all_of(options.draw.begin(), options.draw.end(), [&](const auto& size) {
+            const auto found = s.sizes.find(size.first);
+            return found != s.sizes.end() && found->second == size.second;
+        });
+        if (!drawn) continue; /* --draw: those cases only */
         Drawn d = draw_case(s.op, DF_BF16, seed, false, s.sizes);
         Fixture fixture(device, *d.op, d.values, Placement::kAligned, seed);
         const int64_t before = s.forward == nullptr ? 0 : launches(options, s.forward), before_backward = launches(options, s.backward);
