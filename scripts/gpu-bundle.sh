@@ -34,7 +34,7 @@ if [[ -z $native ]]; then
     # The build id of the Java classes, so that they and the libraries here are of one build.
     cmake -DDF_ROOT="$root" -DDF_CACHE="$native/build-id.cmake" -P "$root/cmake/BuildId.cmake" >"$native/build.log" 2>&1 &&
         cmake -C "$native/build-id.cmake" -S "$root/cmake" -B "$native" -DDF_CUDA=ON >>"$native/build.log" 2>&1 &&
-        cmake --build "$native" --parallel 2 --target dualform dualform_cuda df_tests df_bench >>"$native/build.log" 2>&1 ||
+        cmake --build "$native" --parallel "$(nproc)" --target dualform dualform_cuda df_tests df_bench >>"$native/build.log" 2>&1 ||
         fail "the build failed; the whole log is $native/build.log."
     if cmake --build "$native" --target help | grep '\bdf_hopper\b' >/dev/null; then
         cmake --build "$native" --target df_hopper >>"$native/build.log" 2>&1 || fail "the build failed; the whole log is $native/build.log."
@@ -73,29 +73,35 @@ if ((with_java)); then
     cp "$application"/lib/*.jar "$folder/java/app/lib/"
     # Tokenizers and archives of data sets: nothing that is run on the device reads text.
     rm -f "$folder"/java/app/lib/{jtokkit,xz}-*.jar
-    # jdeps names java.desktop and java.sql too: Jackson asks for parts of them and does without. JUnit's console wants java.xml.
-    jlink --add-modules java.base,java.logging,java.management,java.xml,jdk.unsupported --strip-debug --no-header-files --no-man-pages \
-        --compress=2 --output "$folder/java/runtime"
+    # jdeps names java.desktop and java.sql too: Jackson asks for parts of them and does without. JUnit's console wants java.xml, and zipfs to
+    # look into a jar; a test counts allocations by jdk.management.
+    jlink --add-modules java.base,java.logging,java.management,java.xml,jdk.management,jdk.unsupported,jdk.zipfs --strip-debug \
+        --no-header-files --no-man-pages --compress=2 --output "$folder/java/runtime"
     find "$folder/java/runtime/lib" -name '*.so' -exec strip --strip-unneeded {} +
     # Packed it is two thirds as large; gpu-check.sh unpacks it.
     tar -C "$folder/java" -czf "$folder/java/runtime.tar.gz" runtime
     rm -r "$folder/java/runtime"
-    # Java tests that run on every backend: classes from the last build of the tests, golden tensors, JUnit's console from Maven's repository.
+    # The Java tests of the API and of the whole, of which gpu-check.sh takes those that need no more than a device: classes from the last build
+    # of the tests, golden tensors, JUnit's console from Maven's repository.
     if [[ -d $root/tests/target/test-classes && -d $root/java-api/target/test-classes ]] && command -v mvn >/dev/null &&
         mvn -q -B -ntp -f "$root/pom.xml" -N dependency:copy -Dartifact=org.junit.platform:junit-platform-console-standalone:1.14.4 \
             -DoutputDirectory="$folder/java" -Dmdep.stripVersion=true >/dev/null 2>&1; then
         mv "$folder/java/junit-platform-console-standalone.jar" "$folder/java/junit.jar"
         jar --create --file "$folder/java/tests.jar" -C "$root/tests/target/test-classes" . -C "$root/java-api/target/test-classes" .
         mkdir -p "$folder/java/tests/golden"
-        cp -r "$root/tests/golden/data" "$folder/java/tests/golden/"
+        cp -r "$root/tests/golden/data" "$root/tests/golden/nn" "$folder/java/tests/golden/"
     else
         echo "the Java tests are left out: their classes have not been built, or JUnit's console cannot be had"
     fi
 fi
 
-commit=$(git -C "$root" rev-parse HEAD)
-[[ -z $(git -C "$root" status --porcelain --untracked-files=no) ]] || commit="$commit, with changes"
-printf 'commit=%s\ndate=%s\n' "$commit" "$(date -u +%FT%TZ)" >"$folder/bundle.txt"
+in_git() { git -c safe.directory="$root" -C "$root" "$@"; }
+commit=$(in_git rev-parse HEAD) || fail "which commit this is cannot be told: $root is no git checkout"
+[[ -z $(in_git status --porcelain --untracked-files=no) ]] || commit="$commit, with changes"
+# The newest versions of the C and C++ libraries that anything here asks for: the other machine has to have them.
+needs() { objdump -T "$folder"/native/* 2>/dev/null | grep -o "(\{0,1\}$1_[0-9.]*" | tr -d '(' | sort -uV | tail -n 1; }
+needed="$(needs GLIBC) $(needs GLIBCXX)"
+printf 'commit=%s\ndate=%s\nneeds=%s\n' "$commit" "$(date -u +%FT%TZ)" "$needed" >"$folder/bundle.txt"
 size=$(du -sb "$folder" | cut -f1)
 ((size <= most)) || fail "$folder has $((size / 1048576)) MiB, 60 at most"
-printf '%s: %d.%d MiB of 60, commit %s\n' "$folder" $((size / 1048576)) $((size % 1048576 * 10 / 1048576)) "$commit"
+printf '%s: %d.%d MiB of 60, commit %s, needs %s\n' "$folder" $((size / 1048576)) $((size % 1048576 * 10 / 1048576)) "$commit" "$needed"

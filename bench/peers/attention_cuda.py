@@ -68,28 +68,42 @@ def flash_attn():
     try:
         from flash_attn import flash_attn_func
         return flash_attn_func
-    except ImportError:
+    except Exception as e:
+        if not isinstance(e, ImportError):
+            print(f"  flash-attn: {peer.why(e)}", flush=True)
         return None
 
 
-def attend(q, k, v, backend):
+def attend(q, k, v, backend, causal=True):
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     grouped = q.shape[1] != k.shape[1]
     if backend is None:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped).transpose(1, 2)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=grouped).transpose(1, 2)
     with sdpa_kernel([backend]):
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped).transpose(1, 2)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=grouped).transpose(1, 2)
 
 
-def peers(options, shape, dtype, timed, momentum):
+def in_tf32(call):
+    """The same with products of float32 rounded as tf32, while they are queued."""
+    def run(i):
+        torch.backends.cuda.matmul.allow_tf32 = True
+        try:
+            call(i)
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = False
+    return run
+
+
+def peers(options, shape, dtype, timed, momentum, causal=True):
     b, t, s, heads, key_heads, size = shape
     device = options.device
-    term = Momentum((b, t, heads, size), torch.full((heads,), ETA, device=device), dtype) if momentum else None
+    torch_dtype = torch.bfloat16 if dtype == "bf16" else torch.float32
+    term = Momentum((b, t, heads, size), torch.full((heads,), ETA, device=device), torch_dtype) if momentum else None
 
     def make(function):
         def one():
-            q = torch.randn(b, t, heads, size, device=device, dtype=dtype)
-            k, v = (torch.randn(b, s, key_heads, size, device=device, dtype=dtype) for _ in range(2))
+            q = torch.randn(b, t, heads, size, device=device, dtype=torch_dtype)
+            k, v = (torch.randn(b, s, key_heads, size, device=device, dtype=torch_dtype) for _ in range(2))
             dout = torch.randn_like(q)
 
             def forward():
@@ -108,19 +122,21 @@ def peers(options, shape, dtype, timed, momentum):
             return lambda: torch.autograd.grad(out, (q, k, v), dout, retain_graph=True), 2 * held
         return one
 
+    functions = {f"torch sdpa {name}": lambda q, k, v, backend=backend: attend(q, k, v, backend, causal) for name, backend in BACKENDS.items()
+                 if device == "cuda" or name not in ("cudnn", "efficient")}
+    flash = flash_attn() if device == "cuda" and dtype == "bf16" else None
+    if flash:
+        functions["flash-attn"] = lambda q, k, v: flash(q, k, v, causal=causal)
     calls = {}
-    for name, backend in BACKENDS.items():
-        if device == "cpu" and name in ("cudnn", "efficient"):
-            continue
+    for name, function in functions.items():
         try:
-            calls[f"torch sdpa {name}"] = call = peer.sets_of(make(lambda q, k, v, backend=backend: attend(q, k, v, backend)), device)
+            call = peer.sets_of(make(function), device)
             call(0)
-        except RuntimeError as e:
-            print(f"  sdpa {name} {dtype}: {str(e).splitlines()[0]}", flush=True)
-            calls[f"torch sdpa {name}"] = None
-    function = flash_attn() if device == "cuda" and dtype != torch.float32 else None
-    if function:
-        calls["flash-attn"] = peer.sets_of(make(lambda q, k, v: function(q, k, v, causal=True)), device)
+            calls[name] = call
+            if dtype == "f32" and device == "cuda":
+                calls[f"{name}, tf32"] = in_tf32(call)
+        except Exception as e:  # a backend that does not take the case says so in many ways
+            print(f"  {name} {shape} {dtype}: {peer.why(e)}", flush=True)
     return calls
 
 
@@ -136,6 +152,7 @@ def check(options):
             raise SystemExit("momentum in chunks, T = 1: not 0")
     q, k, v = (torch.randn(1, 33, h, 16, device=options.device) for h in (4, 2, 2))
     scores = torch.einsum("bthd,bshd->bhts", q, k.repeat_interleave(2, 2)) / math.sqrt(16)
+    peer.agrees("sdpa, not causal", attend(q, k, v, None, False), torch.einsum("bhts,bshd->bthd", scores.softmax(-1), v.repeat_interleave(2, 2)), 1e-5)
     weights = scores.masked_fill(torch.ones(33, 33, device=options.device).triu(1).bool(), -math.inf).softmax(-1)
     peer.agrees("sdpa with grouped heads", attend(q, k, v, None), torch.einsum("bhts,bshd->bthd", weights, v.repeat_interleave(2, 2)), 1e-5)
 
@@ -144,21 +161,20 @@ def main():
     options = peer.arguments(__doc__)
     comparison = peer.Comparison(options)
     check(options)
+    # B,T,S,NH,NKV,HS. What the targets are about first.
+    half = [((4, 4096, 4096, 16, 16, 128), "bf16"), ((4, 4096, 4096, 32, 32, 64), "bf16"), ((8, 2048, 2048, 16, 16, 128), "bf16"),
+            ((8, 2048, 2048, 32, 32, 64), "bf16")]
+    more = [((2, 4096, 4096, 32, 8, 128), "bf16"), ((1, 1000, 1000, 16, 16, 64), "bf16"), ((2, 2048, 2048, 16, 16, 64), "f32")]
+    runs = [("attention", half, True), ("momentum-attention", half, True), ("attention", more, True), ("attention", half[:2], False)]
     if options.tiny:
-        attention = [((1, 9, 9, 2, 2, 8), "f32"), ((1, 9, 9, 4, 2, 8), "bf16")]
-        momentum = [((1, 9, 9, 2, 2, 8), "f32")]
-    else:
-        attention = [((4, 4096, 4096, 16, 16, 128), "bf16"), ((4, 4096, 4096, 32, 32, 64), "bf16"), ((2, 4096, 4096, 32, 8, 128), "bf16"),
-                     ((1, 1000, 1000, 16, 16, 64), "bf16"), ((2, 2048, 2048, 16, 16, 64), "f32")]
-        momentum = [((4, 4096, 4096, 16, 16, 128), "bf16"), ((4, 4096, 4096, 32, 32, 64), "bf16")]
-    for op, shapes in (("attention", attention), ("momentum-attention", momentum)):
-        for shape, dtype in shapes:
-            for timed in ("forward", "backward"):
-                made = peers(options, shape, torch.bfloat16 if dtype == "bf16" else torch.float32, timed, op != "attention")
-                comparison.compare(op, shape, dtype, timed, made)
-                made.clear()
-                if options.device == "cuda":
-                    torch.cuda.empty_cache()
+        tiny = [((1, 9, 9, 2, 2, 8), "f32"), ((1, 9, 9, 4, 2, 8), "bf16")]
+        runs = [("attention", tiny, True), ("momentum-attention", tiny[:1], True), ("attention", tiny[:1], False)]
+    for op, cases, causal in runs:
+        for timed in ("forward", "backward"):
+            comparison.compare(op, cases, timed,
+                               lambda shape, dtype, op=op, timed=timed, causal=causal:
+                               peers(options, shape, dtype, timed, op != "attention", causal),
+                               () if causal else ("--causal", "false"), causal=causal)
     comparison.end()
 
 

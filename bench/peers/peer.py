@@ -19,7 +19,7 @@ ROTATED_BYTES = 160 << 20
 SHORT = 2e-3  # seconds of one sample
 
 
-def arguments(description):
+def arguments(description, more=lambda parser: None):
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--bench", type=Path, help="df_bench; without it only the peers run")
@@ -32,6 +32,7 @@ def arguments(description):
     parser.add_argument("--seconds", type=float, default=0.2, help="of samples in each run")
     parser.add_argument("--tiny", action="store_true", help="tiny shapes, one round: does it run at all")
     parser.add_argument("--json", type=Path, help="file for one JSON line a comparison")
+    more(parser)
     options = parser.parse_args()
     if options.tiny:
         options.rounds, options.seconds = 1, 0.0
@@ -105,25 +106,58 @@ def graphed(call, count):
             for i in range(count):
                 call(i)
         return graph.replay
-    except RuntimeError as e:
-        print(f"  no CUDA graph: {str(e).splitlines()[0]}", flush=True)
+    except Exception as e:
+        print(f"  no CUDA graph: {why(e)}", flush=True)
         torch.cuda.synchronize()
         return None
 
 
-def ours_ms(options, kernels, work, shape, dtype, timed, extra=()):
-    """One process of df_bench: (milliseconds, its line), or None and the reason when it fails."""
-    command = [str(options.bench), work, "--shape", ",".join(map(str, shape)), "--dtype", dtype, "--pass", timed, "--backend", options.backend,
-               "--seconds", str(options.seconds), "--ceilings", "false", "--json", *extra]
-    if options.plugin:
-        command += ["--plugin", options.plugin]
-    if options.backend != "cpu":
-        command += ["--option", f"kernels={kernels}"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        return None, done.stderr.strip()
-    line = json.loads(done.stdout)
-    return line["median_ms"], line
+PROCESS_SECONDS = 300  # one df_bench with all its shapes, checks in float64 among them
+
+
+def why(e):
+    """One line of an exception, whatever it is: some have no text, others many lines."""
+    return f"{type(e).__name__}: {(str(e).strip().splitlines() or [''])[0]}"[:300]
+
+
+def variants(options, dtype):
+    """(kernels, precision) of ours that are compared: not the plain ones, where others are asked for. float32 has one way for each precision
+    of products on tensor cores, which no kernels of sm_90a have."""
+    kinds = [k for k in options.kernels.split(",") if k]
+    kinds = [k for k in kinds if k != "plain"] or kinds
+    if dtype == "bf16" or kinds == ["plain"]:
+        return [(k, "float32") for k in kinds]
+    return [("mma" if "mma" in kinds else kinds[0], precision) for precision in ("tf32", "bf16x3")]
+
+
+def ours(options, kernels, precision, work, shapes, dtype, timed, extra=(), check=True):
+    """df_bench over all shapes, in one process: {shape: its line}. What fails is said, and the shapes behind it run all the same."""
+    lines, rest = {}, list(shapes)
+    while rest:
+        command = [str(options.bench), work, "--dtype", dtype, "--pass", timed, "--backend", options.backend, "--seconds", str(options.seconds),
+                   "--ceilings", "false", "--check", "true" if check else "false", "--json", *extra]
+        for shape in rest:
+            command += ["--shape", ",".join(map(str, shape))]
+        if options.plugin:
+            command += ["--plugin", options.plugin]
+        if options.backend != "cpu":
+            command += ["--option", f"kernels={kernels}", "--option", f"precision={precision}"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=PROCESS_SECONDS)
+            out, reason = done.stdout, done.stderr.strip() if done.returncode != 0 else ""
+        except subprocess.TimeoutExpired as e:
+            out, reason = e.stdout or b"", f"more than {PROCESS_SECONDS} s"
+            out = out.decode() if isinstance(out, bytes) else out
+        made = [json.loads(line) for line in out.splitlines() if line.endswith("}")]
+        for shape, line in zip(rest, made):
+            if line["correct"] is not False:
+                lines[tuple(shape)] = line
+        if reason:
+            print(f"  ours, {kernels} {precision}, {work} {dtype} {timed}: {reason}", flush=True)
+        if not reason and len(made) == len(rest):
+            break
+        rest = rest[len(made) + 1:]  # the one behind the last line has no answer
+    return lines
 
 
 class Comparison:
@@ -149,34 +183,44 @@ class Comparison:
         print(f"{op} {','.join(map(str, shape))} {dtype} {timed}: {kernels} {row['ours_ms']} ms, {peer} {row['peer_ms']} ms, "
               f"ratio {row['ratio']}", flush=True)
 
-    def compare(self, op, shape, dtype, timed, peers, ours_shape=None, extra=()):
-        """peers: {name: call(i), or (call(i), works in each call), or None}. Ours with each kind of kernels and every peer take turns."""
+    def compare(self, op, cases, timed, make, extra=(), **more):
+        """cases: [(shape, dtype)]. make(shape, dtype): {name: call(i), or (call(i), works in each call)}. In each round ours, one process for
+        each kind of kernels and dtype, and then every peer; rows come at the end, so that what one of both cannot do costs no other row."""
         o = self.options
-        mine, theirs = {}, {name: [] for name in peers}
-        kinds = [k for k in o.kernels.split(",") if k] if o.bench else []
-        for _ in range(o.rounds):
-            for kernels in kinds:
-                ms, line = ours_ms(o, kernels, op, ours_shape or shape, dtype, timed, extra)
-                if ms is None:
-                    print(f"  ours, {kernels}: {line}", flush=True)
-                    self.failed = True
-                else:
-                    mine.setdefault(kernels, []).append(ms)
-            for name, call in peers.items():
-                if call is None:
-                    continue
-                call, works = call if isinstance(call, tuple) else (call, 1)
+        mine, theirs, ran = {}, {}, {}
+        for turn in range(o.rounds):
+            for dtype in dict.fromkeys(dtype for _, dtype in cases):
+                shapes = [shape for shape, d in cases if d == dtype]
+                for kind in variants(o, dtype) if o.bench else []:
+                    lines = ours(o, *kind, op, shapes, dtype, timed, extra, check=turn == 0)
+                    self.failed = self.failed or len(lines) < len(shapes)
+                    for shape, line in lines.items():
+                        mine.setdefault((shape, dtype, *kind), []).append(line["median_ms"])
+                        ran[shape, dtype, *kind] = " ".join(line["ran"])
+            for shape, dtype in cases:
+                calls = {}
                 try:
-                    theirs[name].append(median_ms(call, o.device, o.seconds) / works)
-                except RuntimeError as e:
-                    print(f"  {name}: {str(e).splitlines()[0]}", flush=True)
-                    peers[name] = None
-        for name, times in theirs.items():
-            peer_ms = statistics.median(times) if times else None
-            for kernels in kinds or [None]:
-                ours = statistics.median(mine[kernels]) if mine.get(kernels) else None
-                if peer_ms is not None:
-                    self.row(op, shape, dtype, timed, kernels, ours, name, peer_ms)
+                    calls = make(shape, dtype)
+                except Exception as e:  # torch, Triton or a package may fail in any way
+                    print(f"  peers of {op} {shape} {dtype}: {why(e)}", flush=True)
+                for name, call in calls.items():
+                    times = theirs.setdefault((shape, dtype), {}).setdefault(name, [])
+                    call, works = call if isinstance(call, tuple) else (call, 1)
+                    try:
+                        times.append(median_ms(call, o.device, o.seconds) / works)
+                    except Exception as e:
+                        print(f"  {name}, {op} {shape} {dtype} {timed}: {why(e)}", flush=True)
+                calls.clear()
+                if o.device == "cuda":
+                    torch.cuda.empty_cache()
+        for shape, dtype in cases:
+            kinds = [kind for kind in variants(o, dtype) if mine.get((shape, dtype, *kind))] if o.bench else []
+            for name, times in theirs.get((shape, dtype), {}).items():
+                for kind in kinds or [(None, "float32")] if times else []:
+                    times_of_ours = mine.get((shape, dtype, *kind))
+                    self.row(op, shape, dtype, timed, kind[0] if kind[1] == "float32" else f"{kind[0]} {kind[1]}",
+                             statistics.median(times_of_ours) if times_of_ours else None, name, statistics.median(times),
+                             ran=ran.get((shape, dtype, *kind), ""), **more)
 
     def end(self):
         print("ours failed" if self.failed else "compared", flush=True)

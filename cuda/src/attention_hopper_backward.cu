@@ -475,8 +475,10 @@ int run(const Call& call, const df_attention_args* args) {
     if (args->eta != nullptr)
         if (const int status = momentum_reverse_carries(call, args, chunks, reverse.as<double>())) return status;
     const int64_t blocks = batch * p.key_heads * p.key_tiles;
-    if (const int status = launch_block(call, "attention_backward_wgmma", blocks, kBlockThreads, T::kShared,
-                                        args->eta != nullptr ? attention_backward_wgmma<HS, true> : attention_backward_wgmma<HS, false>, p))
+    const auto kernel = args->eta != nullptr ? attention_backward_wgmma<HS, true> : attention_backward_wgmma<HS, false>;
+    constexpr const char* kName = "attention_backward_wgmma";
+    if (const int status = in_turns ? launch_block<BlockOrder::kRising>(call, kName, blocks, kBlockThreads, T::kShared, kernel, p)
+                                    : launch_block(call, kName, blocks, kBlockThreads, T::kShared, kernel, p))
         return status;
     if (const int status = launch(call, "attention_backward_round_queries", tiles, kStoreThreads, 0, attention_backward_round_queries<HS>,
                                   heads(args->dq), reinterpret_cast<const float4*>(p.dq_sum), p.query_tiles, static_cast<int64_t>(p.queries),

@@ -10,6 +10,7 @@
 #include "cublaslt.h"
 #include "graph.h"
 #include "kernels.h"
+#include "launches.h"
 
 #ifndef DF_CUDA_ARCHITECTURES
 #define DF_CUDA_ARCHITECTURES "none"
@@ -205,6 +206,29 @@ void describe_nccl(Text& text) {
     dlclose(library);
 }
 
+/// Every kernel that was queued, with its count.
+void describe_launches(Text& text) {
+    text.add(",\"launches\":{");
+    bool any = false;
+    for (uint32_t i = 0; i < kLaunchCounts; ++i) {
+        const char* const name = launch_counts[i].name.load(std::memory_order_acquire);
+        bool known = name == nullptr;
+        int64_t count = 0;
+        for (uint32_t j = 0; j < kLaunchCounts; ++j) {
+            const char* const other = launch_counts[j].name.load(std::memory_order_acquire);
+            if (known || other == nullptr || strcmp(name, other) != 0) continue;
+            known = j < i; /* said already */
+            count += launch_counts[j].count.load(std::memory_order_relaxed);
+        }
+        if (known) continue;
+        text.add("%s", any ? "," : "");
+        text.quote(name);
+        text.add(":%lld", static_cast<long long>(count));
+        any = true;
+    }
+    text.add("}");
+}
+
 int describe(char* json, size_t n, df_error* error) {
     if (const int status = read_choices(error)) return status;
     Text text(json, n);
@@ -243,10 +267,8 @@ int describe(char* json, size_t n, df_error* error) {
     text.add("%s", choices);
 #ifdef DF_CUDA_EMULATION
     text.add(",\"emulation\":\"kernels run on the host, thread by thread: proves index logic only\"");
-    char launches[2048];
-    emulation::describe_launches(launches, sizeof launches);
-    text.add(",\"launches\":%s", launches);
 #endif
+    describe_launches(text);
     text.add("}");
     return DF_OK;
 }

@@ -1,5 +1,7 @@
 #include "cublaslt.h"
 
+#include "launches.h"
+
 #include <dlfcn.h>
 #include <limits.h>
 #include <stdio.h>
@@ -381,7 +383,7 @@ int multiply_with_cublaslt(const Call& call, const Product& p, bool* served, con
                                     chosen.workspace,
                                 call.stream);
     *served = status == 0;
-    if (status == 0) return DF_OK;
+    if (status == 0) return count_launch("cublasLtMatmul"), DF_OK;
     // A device that is lost, or a memory fault, is an error; whatever else it says of this shape, the tiled kernel serves it.
     if (const int lost = call.check(cudaGetLastError(), "cublasLtMatmul")) return lost;
     c->choices.give_up(shape);

@@ -79,15 +79,19 @@ int rows_map(const Call& call, CUtensorMap* map, const df_view* view, int rows);
 /// Whether this device runs the kernels: compute capability 9.0.
 bool device_fits(const Call& call);
 
+/// kRising: a block may wait for one of a smaller number. Devices start blocks in the order of their numbers, which CUDA does not promise.
+enum class BlockOrder { kAny, kRising };
+
 /// launch() for kernels that use this header.
-template <class... Parameters, class... Arguments>
+template <BlockOrder Order = BlockOrder::kAny, class... Parameters, class... Arguments>
 int launch_block(const Call& call, const char* name, int64_t blocks, int threads, size_t shared, void (*kernel)(Parameters...),
                  const Arguments&... arguments) {
 #ifdef DF_CUDA_EMULATION
     if (blocks == 0) return DF_OK;
-    emulation::count_launch(name);
+    count_launch(name);
     return call.check(emulation::enqueue(call.stream, [=] {
-                          return emulation::run(blocks, threads, shared, [&] { kernel(arguments...); }, kSharedBytes);
+                          return emulation::run(blocks, threads, shared, [&] { kernel(arguments...); }, kSharedBytes,
+                                                Order == BlockOrder::kRising);
                       }), name);
 #else
     return launch(call, name, blocks, threads, shared, kernel, arguments...);

@@ -1,6 +1,7 @@
 // The only kernel launch of the backend.
 #pragma once
 
+#include "launches.h"
 #include "queue.h"
 
 namespace dualform::cuda {
@@ -18,8 +19,8 @@ int launch(const Call& call, const char* name, int64_t blocks, int threads, size
         return fail(call.error, DF_UNSUPPORTED, "%s: %s would need %lld blocks, at most %lld", call.op, name,
                     static_cast<long long>(blocks),
                     static_cast<long long>(kMaxBlocks));
+    count_launch(name);
 #ifdef DF_CUDA_EMULATION
-    emulation::count_launch(name);
     return call.check(emulation::enqueue(call.stream, [=] { return emulation::run(blocks, threads, shared, [&] { kernel(arguments...); }); }),
                       name);
 #else

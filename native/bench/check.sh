@@ -6,7 +6,7 @@ failed=0 passed=0
 fail() { echo "FAILED: $*"; failed=$((failed + 1)); }
 
 keys='op shape dtype pass threads median_ms min_ms gflops gbytes_per_s relative_error peak_gflops tflops copy_gbytes_per_s fraction_of_peak
-fraction_of_copy peak_of correct worst checked samples calls_per_sample sets rotated_mib backend device build'
+fraction_of_copy peak_of correct worst checked ran samples calls_per_sample sets rotated_mib backend device build'
 
 works() {
     backend=$1 plugin=$2
@@ -49,6 +49,17 @@ works() {
         echo "$out" | grep -q '"copy_gbytes_per_s": [0-9].*"fraction_of_copy": [0-9]' || fail "$name backward: no share of the copy: $out"
     done
     echo "$out" | grep -q '"peak_gflops": [0-9]' || fail "no peak: $out"
+    # Which kernels were timed, by the backend's own count; the peak is named by what was multiplied, each precision by its own.
+    for dtype in f32 bf16; do
+        out=$("$bench" layernorm --shape 9,64 --dtype $dtype --backend "$backend" ${plugin:+--plugin "$plugin"} --threads 1 --seconds 0 --json \
+            --check false 2>&1) || fail "without a check: $out"
+        case $out in *'"relative_error": null'*'"correct": null'*'"checked": []'*) passed=$((passed + 1)) ;; *) fail "without a check: $out" ;; esac
+        case $backend:$out in
+        cpu:*'"peak_of": "multiply-adds in registers"'*'"ran": []'*) passed=$((passed + 1)) ;;
+        cuda-emulated:*"\"peak_of\": \"matmul $dtype 64,64,64, own tiled kernel\""*'"ran": ["layernorm_forward'*'"kernels": "plain"'*) passed=$((passed + 1)) ;;
+        *) fail "what ran, beside which peak: $out" ;;
+        esac
+    done
     [ "$backend" = cpu ] && large
     [ $works -ge 40 ] || fail "only $works works"
 }
@@ -109,6 +120,7 @@ words() {
     refused 2 '--decay 2: expected 0 to 1' linear-attention --shape 1,4,1,8 --decay 2
     refused 2 '--causal no: expected one of true, false' attention --shape 1,4,1,8 --causal no
     refused 2 'momentum attention is causal' momentum-attention --shape 1,4,1,8 --causal false
+    refused 2 '--check no: expected one of true, false' attention --shape 1,4,1,8 --check no
     refused 2 '--option level: expected KEY=VALUE' matmul --shape 1,1,1 --option level
     refused 2 'option: speed, the cpu backend has level only' matmul --shape 1,1,1 --option speed=high
     refused 2 '--frobnicate: no such option' matmul --shape 1,1,1 --frobnicate 1

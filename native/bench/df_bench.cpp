@@ -7,6 +7,7 @@
 #include <cstring>
 #include <functional>
 #include <limits>
+#include <map>
 #include <optional>
 
 #include "run.h"
@@ -30,6 +31,7 @@ constexpr char kUsage[] =
     "  --rotate MIB                     several sets of tensors take turns, of together so much (cuda: 160; else 0)\n"
     "  --repeat N                       run the pass so often first; every result must have the same bits each time (0)\n"
     "  --ceilings true|false            measure copy and peak too (true); without, their keys are null\n"
+    "  --check true|false               compare with float64 first (true); without, relative_error and correct are null\n"
     "  --json                           one JSON object in one line for each shape\n";
 
 constexpr int64_t kLargestSize = 999999999;
@@ -55,7 +57,7 @@ struct Options {
     Settings settings;
     std::optional<double> rotate;
     int repeat = 0;
-    bool ceilings = true, json = false, list = false, describe = false, help = false;
+    bool ceilings = true, check = true, json = false, list = false, describe = false, help = false;
 };
 
 double number(const std::string& flag, const std::string& text, double least, double most) {
@@ -99,7 +101,7 @@ Options parse(int argc, char** argv) {
             continue;
         }
         static const char* const known[] = {"--shape", "--dtype", "--pass", "--backend", "--plugin", "--device", "--threads", "--seconds",
-                                            "--option", "--eta", "--decay", "--causal", "--rotate", "--ceilings", "--repeat"};
+                                            "--option", "--eta", "--decay", "--causal", "--rotate", "--ceilings", "--check", "--repeat"};
         if (std::none_of(std::begin(known), std::end(known), [&](const char* k) { return flag == k; }))
             throw Problem(2, flag + ": no such option, see df_bench --help");
         if (i + 1 == argc) throw Problem(2, flag + ": a value is missing");
@@ -118,6 +120,7 @@ Options parse(int argc, char** argv) {
         if (flag == "--causal") o.settings.causal = choice<bool>(flag, value, {{"true", true}, {"false", false}});
         if (flag == "--repeat") o.repeat = whole(flag, value, 1000000);
         if (flag == "--ceilings") o.ceilings = choice<bool>(flag, value, {{"true", true}, {"false", false}});
+        if (flag == "--check") o.check = choice<bool>(flag, value, {{"true", true}, {"false", false}});
         if (flag == "--rotate") o.rotate = number(flag, value, 0, 1 << 20);
         if (flag == "--option") {
             const size_t equals = value.find('=');
@@ -227,6 +230,40 @@ double cpu_peak(df_device* device, df_dtype dtype) {
     return gflops;
 }
 
+/// A string member of the backend's description; "" when there is none of that name.
+std::string described(const std::string& backend, const char* key) {
+    std::vector<char> json(1 << 16);
+    if (df_backend_describe(backend.c_str(), json.data(), json.size()) != DF_OK) return "";
+    const std::string begins = std::string("\"") + key + "\":\"";
+    const char* at = std::strstr(json.data(), begins.c_str());
+    if (at == nullptr) return "";
+    at += begins.size();
+    return std::string(at, std::strcspn(at, "\""));
+}
+
+/// How often each kernel has been launched; none on the CPU.
+std::map<std::string, int64_t> launches(const std::string& backend) {
+    std::map<std::string, int64_t> counts;
+    std::vector<char> json(1 << 16);
+    require(df_backend_describe(backend.c_str(), json.data(), json.size()));
+    const char* at = std::strstr(json.data(), "\"launches\":{");
+    if (at == nullptr) return counts;
+    at = std::strchr(at, '{') + 1;
+    while (*at == '"') { /* "name":count, names have no quotes */
+        const char* const end = std::strchr(at + 1, '"');
+        if (end == nullptr || end[1] != ':') break;
+        char* after = nullptr;
+        counts[std::string(at + 1, end)] = std::strtoll(end + 2, &after, 10);
+        at = *after == ',' ? after + 1 : after;
+    }
+    return counts;
+}
+
+/// Whether tensor cores multiply in this run: the peak that they have is what to compare with.
+bool on_tensor_cores(const Options& o) {
+    return o.dtype == DF_BF16 || (described(o.backend, "kernels") != "plain" && described(o.backend, "precision") != "float32");
+}
+
 Ceilings measure_ceilings(df_device* device, const Options& o) {
     Ceilings c;
     const bool emulated = o.backend == "cuda-emulated", on_cuda = o.backend != "cpu";
@@ -235,14 +272,16 @@ Ceilings measure_ceilings(df_device* device, const Options& o) {
     c.copy_gbytes_per_s = rate(device, on_cuda, seconds, "copy", {emulated ? 1 << 12 : on_cuda ? 1 << 26 : 1 << 24}, DF_F32, false);
     if (on_cuda) {
         const int64_t n = emulated ? 64 : 8192;
-        std::string chosen; /* restored below; "": what the environment says */
-        for (const auto& [key, value] : o.options)
-            if (key == "kernels") chosen = value;
-        require(df_backend_set_option(o.backend.c_str(), "kernels", "mma")); /* cuBLASLt's product: the ceiling is the same for all kernels */
-        c.peak_gflops = rate(device, true, seconds, "matmul", {n, n, n}, DF_BF16, true);
-        require(df_backend_set_option(o.backend.c_str(), "kernels", chosen.c_str()));
+        // Through cuBLASLt where it is found, which plain kernels do not call.
+        const std::string kernels = described(o.backend, "kernels");
+        require(df_backend_set_option(o.backend.c_str(), "kernels", "mma"));
+        const df_dtype dtype = on_tensor_cores(o) ? DF_BF16 : DF_F32;
+        c.peak_gflops = rate(device, true, seconds, "matmul", {n, n, n}, dtype, true);
+        const std::string provider = described(o.backend, "matmul");
+        require(df_backend_set_option(o.backend.c_str(), "kernels", kernels.c_str()));
         const std::string size = std::to_string(n);
-        c.peak_of = "matmul bf16 " + size + "," + size + "," + size;
+        c.peak_of = std::string("matmul ") + (dtype == DF_BF16 ? "bf16 " : "f32 ") + size + "," + size + "," + size + ", " +
+                    described(o.backend, "matmul");
     } else {
         c.peak_gflops = cpu_peak(device, o.dtype);
         c.peak_of = "multiply-adds in registers";
@@ -284,18 +323,8 @@ private:
     std::string text_;
 };
 
-/// A string member of the backend's description; "" when there is none of that name.
-std::string described(const std::string& backend, const char* key) {
-    std::vector<char> json(1 << 16);
-    if (df_backend_describe(backend.c_str(), json.data(), json.size()) != DF_OK) return "";
-    const std::string begins = std::string("\"") + key + "\":\"";
-    const char* at = std::strstr(json.data(), begins.c_str());
-    if (at == nullptr) return "";
-    at += begins.size();
-    return std::string(at, std::strcspn(at, "\""));
-}
-
 struct Measured {
+    std::vector<std::string> ran;  // kernels that were launched while it was timed
     Timing timing;
     Answer answer;
     double flops, bytes, rotated;
@@ -306,14 +335,14 @@ Measured measure(df_device* device, df_device* cpu, const Options& o, const Work
     const bool on_cuda = o.backend != "cpu";
     Measured m{};
     m.flops = work.flops(sizes, o.pass, o.settings);
-    check_small(m.answer, device, cpu, o.dtype, work, sizes, o.pass, o.settings);
+    if (o.check) check_small(m.answer, device, cpu, o.dtype, work, sizes, o.pass, o.settings);
     require(df_device_trim(device));
 
     std::vector<std::unique_ptr<Run>> sets;
     sets.push_back(std::make_unique<Run>(device, o.dtype, work, sizes, o.pass, o.settings));
     sets[0]->draw(0);
     if (!sets[0]->looks_drawn()) throw Problem(1, o.work + ": the device's random numbers are not random");
-    if (!is_affordable(work, sizes, o.pass, o.settings)) {
+    if (o.check && !is_affordable(work, sizes, o.pass, o.settings)) {
         const Cuts cuts(*sets[0], cpu, work, sizes, o.pass, o.settings);
         sets[0]->prepare();
         sets[0]->call();
@@ -343,7 +372,12 @@ Measured measure(df_device* device, df_device* cpu, const Options& o, const Work
     require(df_device_synchronize(device));
     m.sets = static_cast<int64_t>(sets.size());
     m.rotated = static_cast<double>(m.sets) * sets[0]->held_bytes();
+    const std::map<std::string, int64_t> before = launches(o.backend);
     m.timing = time_calls(device, on_cuda, o.seconds, [&](int64_t i) { sets[static_cast<size_t>(i % m.sets)]->call(); });
+    for (const auto& [kernel, count] : launches(o.backend)) {
+        const auto earlier = before.find(kernel);
+        if (earlier == before.end() || earlier->second < count) m.ran.push_back(kernel);
+    }
     return m;
 }
 
@@ -369,17 +403,18 @@ int report(const Options& o, const Sizes& sizes, int threads, const std::string&
         r.put("min_ms", m.timing.fastest * 1e3);
         r.put("gflops", m.flops == 0 ? kNone : gflops);
         r.put("gbytes_per_s", gbytes);
-        r.put("relative_error", m.answer.error);
+        r.put("relative_error", o.check ? m.answer.error : kNone);
         r.put("peak_gflops", o.ceilings ? c.peak_gflops : kNone);
         r.put("tflops", m.flops == 0 ? kNone : gflops / 1e3);
         r.put("copy_gbytes_per_s", o.ceilings ? c.copy_gbytes_per_s : kNone);
         r.put("fraction_of_peak", o.ceilings && m.flops != 0 ? gflops / c.peak_gflops : kNone);
         r.put("fraction_of_copy", o.ceilings ? gbytes / c.copy_gbytes_per_s : kNone);
         r.put("peak_of", c.peak_of);
-        r.put("correct", correct);
+        o.check ? r.put("correct", correct) : r.put("correct", kNone);
         r.put("worst", m.answer.worst);
         r.put_list("checked", m.answer.checked, true);
         if (o.repeat > 0) r.put("equal_runs", int64_t{o.repeat});
+        r.put_list("ran", m.ran, true);
         r.put("samples", m.timing.samples);
         r.put("calls_per_sample", m.timing.calls);
         r.put("sets", m.sets);
@@ -402,7 +437,9 @@ int report(const Options& o, const Sizes& sizes, int threads, const std::string&
         };
         if (m.flops != 0) std::printf("  %.1f GFLOP/s", gflops), print_share(gflops, c.peak_gflops);
         std::printf("  %.1f GB/s", gbytes), print_share(gbytes, c.copy_gbytes_per_s);
-        std::printf("  error %.1e\n", m.answer.error);
+        o.check ? (void)std::printf("  error %.1e", m.answer.error) : (void)std::printf("  not checked");
+        if (o.ceilings) std::printf("  peak: %s", c.peak_of.c_str());
+        std::printf("\n");
     }
     std::fflush(stdout);
     if (correct) return 0;

@@ -228,6 +228,34 @@ Work matmul() {
     return w;
 }
 
+/// A product and the GELU of it; backward the product before which that GELU stands, and its gradient.
+Work matmul_gelu() {
+    Work w;
+    w.name = "matmul-gelu";
+    w.layouts = {"M,N,K"};
+    w.differentiable = w.saves = true;
+    w.tensors = [](const Sizes& s, Pass pass, const Settings&) {
+        const Axis M{"M", s[0]}, N{"N", s[1]}, K{"K", s[2]};
+        std::vector<Declared> t = {input("a", {M, K}, normal(), "f"), input("b", {K, N}, normal(1 / std::sqrt(static_cast<double>(s[2]))), "f"),
+                                   input("bias", {N}, normal(), "f"), result("out", {M, N}, "f"), result("pre", {M, N}, "fb")};
+        if (!has_backward(pass)) return t;
+        t.push_back(input("dout", {M, K}, normal(), "b"));
+        t.push_back(input("w", {K, N}, normal(1 / std::sqrt(static_cast<double>(s[2]))), "b"));
+        t.push_back(gradient("dpre", {M, N}));
+        t.push_back(gradient("dbias", {N}));
+        return t;
+    };
+    w.calls = [](const Handles& t, const Sizes&, Pass, const Settings&) -> Calls {
+        df_tensor *out = t["out"], *pre = t["pre"], *a = t["a"], *b = t["b"], *bias = t["bias"], *dout = t["dout"], *weight = t["w"],
+                  *dpre = t["dpre"], *dbias = t["dbias"];
+        return {[=] { return df_matmul_gelu_forward(out, pre, a, b, bias, 0, 0, DF_GELU_TANH); },
+                [=] { return df_matmul_gelu_backward(dpre, dbias, dout, weight, pre, 0, DF_GELU_TANH, 0); }};
+    };
+    w.flops = [](const Sizes& s, Pass pass, const Settings&) { return share(2 * product({s[0], s[1], s[2]}), 1, pass); };
+    w.cuts = {{"M"}, {"N"}};
+    return w;
+}
+
 Work bias_backward() {
     Work w;
     w.name = "bias-backward";
@@ -459,7 +487,29 @@ Work clip_scale() {
     return w;
 }
 
-Declared updated(const char* name, int64_t n, Draws draws, Type type) { return {name, {{"N", n}}, draws, type, "ff", Declared::kForward}; }
+Declared updated(const char* name, std::vector<Axis> axes, Draws draws, Type type) {
+    return {name, std::move(axes), draws, type, "ff", Declared::kForward};
+}
+
+/// The same with the decision over the step, which stays on the device.
+Work clip_step() {
+    Work w = squared_norm();
+    w.name = "clip-step";
+    w.tensors = [](const Sizes& s, Pass, const Settings&) {
+        return std::vector<Declared>{input("x", {{"N", s[0]}}, normal(), "f"), result("sumsq", {}, "f", Type::kSums),
+                                     input("loss", {}, constant(3), "f", Type::kSums), input("max_norm", {}, constant(1), "f", Type::kSums),
+                                     result("scale", {}, "f", Type::kSums), updated("step", {}, below(4), Type::kIds)};
+    };
+    w.calls = [](const Handles& t, const Sizes&, Pass, const Settings&) -> Calls {
+        df_tensor *sumsq = t["sumsq"], *scale = t["scale"], *step = t["step"], *loss = t["loss"], *max_norm = t["max_norm"], *x = t["x"];
+        return {[=] {
+                    const df_status status = df_squared_norm(sumsq, x, 0);
+                    return status != DF_OK ? status : df_clip_step(scale, step, sumsq, loss, max_norm);
+                },
+                nullptr};
+    };
+    return w;
+}
 
 enum class Rule { kSgd, kAdamw, kAdamwRanges };
 
@@ -469,10 +519,11 @@ Work optimizer(const char* name, Rule rule) {
     w.name = name;
     w.layouts = {"N"};
     w.tensors = [rule](const Sizes& s, Pass, const Settings& set) {
-        std::vector<Declared> t = {updated("param", s[0], normal(), Type::kCompute), updated("m", s[0], uniform(-1, 1), Type::kSums),
-                                   input("grad", {{"N", s[0]}}, normal(), "f")};
-        if (set.master) t.push_back(updated("master", s[0], normal(), Type::kSums));
-        if (rule != Rule::kSgd) t.push_back(updated("v", s[0], uniform(0.5, 1.5), Type::kSums));
+        const Axis N{"N", s[0]};
+        std::vector<Declared> t = {updated("param", {N}, normal(), Type::kCompute), updated("m", {N}, uniform(-1, 1), Type::kSums),
+                                   input("grad", {N}, normal(), "f")};
+        if (set.master) t.push_back(updated("master", {N}, normal(), Type::kSums));
+        if (rule != Rule::kSgd) t.push_back(updated("v", {N}, uniform(0.5, 1.5), Type::kSums));
         return t;
     };
     w.calls = [rule](const Handles& t, const Sizes& s, Pass, const Settings&) -> Calls {
@@ -496,13 +547,20 @@ Work optimizer(const char* name, Rule rule) {
     return w;
 }
 
-Work random_work(const char* name, bool is_normal) {
+/// next: the generator's state is on the device and moves on with each call. Small words, so that one block too few is a large error.
+Work random_work(const char* name, bool is_normal, bool next) {
     Work w;
     w.name = name;
     w.layouts = {"N"};
-    w.tensors = [](const Sizes& s, Pass, const Settings&) { return std::vector<Declared>{result("out", {{"N", s[0]}}, "f")}; };
-    w.calls = [is_normal](const Handles& t, const Sizes&, Pass, const Settings&) -> Calls {
-        df_tensor* out = t["out"];
+    w.tensors = [next](const Sizes& s, Pass, const Settings&) {
+        std::vector<Declared> t = {result("out", {{"N", s[0]}}, "f")};
+        if (next) t.push_back(updated("state", {{"words", 4}}, below(4), Type::kIds));
+        return t;
+    };
+    w.calls = [is_normal, next](const Handles& t, const Sizes&, Pass, const Settings&) -> Calls {
+        df_tensor *out = t["out"], *state = t["state"];
+        if (next)
+            return {[=] { return is_normal ? df_random_normal_next(out, state, 0, 1) : df_random_uniform_next(out, state, 0, 1); }, nullptr};
         return {[=] { return is_normal ? df_random_normal(out, 7, 0, 0, 1) : df_random_uniform(out, 7, 0, 0, 1); }, nullptr};
     };
     return w;
@@ -510,10 +568,11 @@ Work random_work(const char* name, bool is_normal) {
 
 std::vector<Work> make_works() {
     std::vector<Work> all = {attention("attention", false), attention("momentum-attention", true), linear_attention(), linear_attention_step(),
-                             dual_form(), delta_accumulate(), delta_apply(), matmul(), bias_backward(), layernorm("layernorm", false),
+                             dual_form(), delta_accumulate(), delta_apply(), matmul(), matmul_gelu(), bias_backward(),
+                             layernorm("layernorm", false),
                              layernorm("residual-layernorm", true), gelu(), embedding(), cross_entropy(), optimizer("adamw", Rule::kAdamw),
                              optimizer("adamw-ranges", Rule::kAdamwRanges),
-                             optimizer("sgd", Rule::kSgd), squared_norm(), clip_scale()};
+                             optimizer("sgd", Rule::kSgd), squared_norm(), clip_scale(), clip_step()};
     const char* const unary[] = {"neg", "exp", "log", "sqrt", "rsqrt", "reciprocal", "square", "abs", "tanh", "sigmoid", "relu", "sin", "cos"};
     for (int i = 0; i <= DF_UNARY_COS; ++i)
         all.push_back(simple({unary[i],
@@ -555,8 +614,10 @@ std::vector<Work> make_works() {
     all.push_back(reduce("reduce-max", DF_REDUCE_MAX));
     all.push_back(reduce("reduce-min", DF_REDUCE_MIN));
     all.push_back(argmax());
-    all.push_back(random_work("random-uniform", false));
-    all.push_back(random_work("random-normal", true));
+    for (const bool next : {false, true}) {
+        all.push_back(random_work(next ? "random-uniform-next" : "random-uniform", false, next));
+        all.push_back(random_work(next ? "random-normal-next" : "random-normal", true, next));
+    }
     return all;
 }
 

@@ -116,7 +116,7 @@ Judgement judge_outputs(const Case& c, const Values& values, const Fixture& fixt
             if (t.role == Role::kInput) continue;
             const double scale = scale_of(t, exact.at(t.name), incoming);
             const double error = largest_distance(naive.at(t.name), exact.at(t.name));
-            if (!std::isfinite(error)) return {0, t.name + ": the naive op's own error is not finite, the case is out of range"};
+            if (!std::isfinite(error)) return {0, t.name + ": the naive op's own error is not finite, the case is out of range", {}};
             naive_error[t.name] = scale > 0 ? error / scale : 0;
         }
     }
@@ -128,8 +128,9 @@ Judgement judge_outputs(const Case& c, const Values& values, const Fixture& fixt
         const std::vector<double> candidate = fixture.read(t.name);
         int64_t where = 0;
         const double error = largest_distance(candidate, reference, &where);
-        const Verdict verdict = judge(error, parity_tolerance(t.dtype, naive_error[t.name], scale_of(t, reference, incoming),
-                                                            c.operands()));
+        const double scale = scale_of(t, reference, incoming);
+        if (c.dtype != DF_F64) result.errors[t.name] = {scale > 0 ? error / scale : 0, naive_error[t.name]};
+        const Verdict verdict = judge(error, parity_tolerance(t.dtype, naive_error[t.name], scale, c.operands()));
         if (!(verdict.ratio <= result.ratio)) result.ratio = verdict.ratio;
         if (!verdict.pass && result.failure.empty()) {
             char text[256];

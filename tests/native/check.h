@@ -24,9 +24,9 @@ struct Options {
     int64_t cases = 0;  // 0: the check's own number
     uint64_t seed = 1;
     bool exact_heap = false, aligned = false, contiguous = false;
-    int64_t T = 65536;  // of the memory check
+    int64_t T = 65536;  // of the memory check; of the hopper check the most
     int threads = 0;    // 0: all
-    int64_t repeat = 0; // of the determinism check on a device, 0: its own number
+    int64_t repeat = 0; // of the determinism check on a device, 0: its own number; of the hopper check
     std::vector<BackendOption> backend_options;
     std::map<std::string, int64_t> draw;  // dimensions and options of the cases that are given, by name
 
@@ -94,10 +94,16 @@ Drawn draw_case(const std::string& op, int dtype, uint64_t seed, bool differenti
 /// Runs forward, and backward where there is one.
 df_status call(Case& c, const Handles& handles);
 
+/// Of one output: its error and the naive op's in the same dtype, both relative as the rule has it.
+struct Errors {
+    double own = 0, naive = 0;
+};
+
 /// What the rule says about the outputs of a call: the worst ratio, and a sentence when one of them fails.
 struct Judgement {
     double ratio = 0;
     std::string failure;
+    std::map<std::string, Errors> errors;  // by output; none in float64
 };
 Judgement judge_outputs(const Case& c, const Values& values, const Fixture& fixture);
 

@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <map>
 #include <mutex>
-#include <string>
 #include <thread>
 #include <vector>
 
@@ -99,6 +99,46 @@ struct Machine {
 std::mutex one_at_a_time; /* kernels of several host threads take turns */
 Machine machine;
 
+uint32_t random_state = 1; /* the same sequence in every run with the same seed */
+
+struct Chosen {
+    Schedule schedule;
+    std::string failure; /* a sentence */
+};
+
+/// From the environment, once.
+const Chosen& chosen() {
+    static const Chosen once = [] {
+        using Order = Schedule::Order;
+        using Async = Schedule::Async;
+        Chosen c;
+        const auto value = [](const char* variable) {
+            const char* const text = getenv(variable);
+            return std::string(text == nullptr ? "" : text);
+        };
+        const std::string order = value("DUALFORM_EMULATION_ORDER"), async = value("DUALFORM_EMULATION_ASYNC");
+        unsigned seed = 0;
+        int end = 0;
+        if (order == "forward")
+            c.schedule.order = Order::kForward;
+        else if (order == "reverse")
+            c.schedule.order = Order::kReverse;
+        else if (sscanf(order.c_str(), "random:%u%n", &seed, &end) == 1 && static_cast<size_t>(end) == order.size()) {
+            c.schedule.order = Order::kRandom;
+            random_state = seed;
+        } else if (!order.empty() && order != "turns")
+            c.failure = "DUALFORM_EMULATION_ORDER is turns, forward, reverse or random:SEED, not " + order;
+        if (async == "early")
+            c.schedule.async = Async::kEarly;
+        else if (async == "random")
+            c.schedule.async = Async::kRandom;
+        else if (!async.empty() && async != "late")
+            c.failure = "DUALFORM_EMULATION_ASYNC is late, early or random, not " + async;
+        return c;
+    }();
+    return once;
+}
+
 void release_block_barrier(Machine& m) {
     if (m.alive > 0 && m.arrived == m.alive) {
         m.arrived = 0;
@@ -124,7 +164,7 @@ void to_scheduler(Machine& m) {
 }
 
 void wait_while(Machine& m, const int* phase, int value) {
-    if (*phase != value) return;
+    if (*phase != value) return may_switch();
     running->waits_for = phase;
     running->waits_value = value;
     to_scheduler(m);
@@ -174,7 +214,52 @@ void resume(Machine& m, int thread) {
 #endif
 }
 
-/// Every phase runs all runnable threads once, forwards and backwards in turn, so a missing barrier shows as a wrong result.
+/// Runs the warp's threads that can, once each, from lane `first` on. False when there was none.
+bool run_warp(Machine& m, int warp, int first, bool backwards) {
+    bool ran = false;
+    for (int i = 0; i < kWarpSize; ++i) {
+        const int t = warp * kWarpSize + (backwards ? first - i : first + i) % kWarpSize;
+        const Fiber& fiber = m.fibers[t];
+        if (fiber.done || (fiber.waits_for != nullptr && *fiber.waits_for == fiber.waits_value)) continue;
+        resume(m, t);
+        ran = true;
+    }
+    return ran;
+}
+
+/// Which of a block's threads come next.
+class Turns {
+public:
+    Turns(Machine& m, Schedule::Order order) : m_(m), order_(order), backwards_(block.index.x % 2 != 0) {
+        for (int w = 0; w * kWarpSize < m.threads; ++w) warps_[count_++] = w;
+        if (order == Schedule::Order::kReverse) std::reverse(warps_, warps_ + count_);
+    }
+    /// False when none could run. passes: how many of the block's warps had a turn.
+    bool next(int* passes) {
+        const bool all = order_ == Schedule::Order::kTurns, random = order_ == Schedule::Order::kRandom;
+        *passes = 1;
+        if (all) {
+            *passes = count_;
+            bool ran = false;
+            for (int i = 0; i < count_; ++i) ran = run_warp(m_, backwards_ ? count_ - 1 - i : i, backwards_ ? 2 * kWarpSize - 1 : 0, backwards_) || ran;
+            backwards_ = !backwards_;
+            return ran;
+        }
+        if (random && draw() % 8 == 0) std::swap(warps_[0], warps_[draw() % static_cast<uint32_t>(count_)]);
+        const bool backwards = random ? draw() % 2 != 0 : order_ == Schedule::Order::kReverse;
+        const int first = random ? static_cast<int>(kWarpSize + draw() % kWarpSize) : backwards ? 2 * kWarpSize - 1 : 0;
+        for (int i = 0; i < count_; ++i)
+            if (run_warp(m_, warps_[i], first, backwards)) return true;
+        return false;
+    }
+
+private:
+    Machine& m_;
+    const Schedule::Order order_;
+    bool backwards_;
+    int warps_[kMaxThreads / kWarpSize] = {}, count_ = 0; /* the first that can run goes on */
+};
+
 bool run_block(Machine& m) {
     m.alive = m.threads;
     m.arrived = 0;
@@ -189,16 +274,15 @@ bool run_block(Machine& m) {
     }
     memset(m.shared + kSharedStart, 0xff, m.shared_bytes);
     if (beside.begin != nullptr) beside.begin();
-    for (bool backwards = block.index.x % 2 != 0; m.alive > 0; backwards = !backwards) {
-        bool ran = false;
-        for (int i = 0; i < m.threads; ++i) {
-            const int t = backwards ? m.threads - 1 - i : i;
-            const Fiber& fiber = m.fibers[t];
-            if (fiber.done || (fiber.waits_for != nullptr && *fiber.waits_for == fiber.waits_value)) continue;
-            resume(m, t);
-            ran = true;
+    Turns turns(m, chosen().schedule.order);
+    for (int since_step = 0; m.alive > 0;) {
+        int passes = 0;
+        bool ran = turns.next(&passes);
+        since_step += passes;
+        if (beside.step != nullptr && (!ran || since_step >= m.threads / kWarpSize)) {
+            since_step = 0;
+            if (beside.step(!ran)) ran = true;
         }
-        if (beside.step != nullptr && beside.step(!ran)) ran = true;
         if (!ran) {
             fault("a barrier that some threads of the block never reach");
             return false;
@@ -210,10 +294,15 @@ bool run_block(Machine& m) {
 
 }  // namespace
 
-int run_threads(int64_t blocks, int threads, size_t shared, void (*body)(void*), void* context, size_t max_shared) {
+int run_threads(int64_t blocks, int threads, size_t shared, void (*body)(void*), void* context, size_t max_shared, bool rising) {
     if (threads < 1 || threads > kMaxThreads || threads % kWarpSize != 0 || shared > max_shared) return kInvalidConfiguration;
     std::lock_guard<std::mutex> lock(one_at_a_time);
     Machine& m = machine;
+    m.fault[0] = 0;
+    if (!chosen().failure.empty()) {
+        fault(chosen().failure.c_str());
+        return kLaunchFailure;
+    }
     m.threads = threads;
     m.body = body;
     m.context = context;
@@ -233,35 +322,33 @@ int run_threads(int64_t blocks, int threads, size_t shared, void (*body)(void*),
     }
     m.shared_bytes = shared;
     m.error = kSuccess;
-    m.fault[0] = 0;
 #if !defined(__x86_64__)
     m.contexts.resize(m.fibers.size());
 #endif
     block.block_size = {static_cast<unsigned>(threads), 1, 1};
     block.grid_size = {static_cast<unsigned>(blocks), 1, 1};
+    const Schedule::Order order = rising ? Schedule::Order::kForward : chosen().schedule.order;
+    std::vector<unsigned> mixed(order == Schedule::Order::kRandom ? static_cast<size_t>(blocks) : 0);
+    for (size_t i = 0; i < mixed.size(); ++i) mixed[i] = static_cast<unsigned>(i);
+    for (size_t i = 1; i < mixed.size(); ++i) std::swap(mixed[i], mixed[(draw() << 16 | draw()) % (i + 1)]);
     for (int64_t b = 0; b < blocks; ++b) {
-        block.index = {static_cast<unsigned>(b), 0, 0};
+        block.index = {static_cast<unsigned>(order == Schedule::Order::kReverse ? blocks - 1 - b : b), 0, 0};
+        if (!mixed.empty()) block.index.x = mixed[static_cast<size_t>(b)];
         if (!run_block(m)) return kLaunchFailure;
         if (m.error != kSuccess) return m.error;
     }
     return kSuccess;
 }
 
-namespace {
-std::mutex launches_lock;
-std::map<std::string, int64_t> launches;
-}  // namespace
+uint32_t draw() { return (random_state = random_state * 1664525u + 1013904223u) >> 16; }
 
-void count_launch(const char* kernel) {
-    std::lock_guard<std::mutex> lock(launches_lock);
-    ++launches[kernel];
+bool done_at_once() {
+    const Schedule::Async async = chosen().schedule.async;
+    return async == Schedule::Async::kEarly || (async == Schedule::Async::kRandom && draw() % 2 != 0);
 }
 
-void describe_launches(char* json, size_t n) {
-    std::lock_guard<std::mutex> lock(launches_lock);
-    std::string text = "{";
-    for (const auto& [kernel, count] : launches) text += (text.size() > 1 ? ",\"" : "\"") + kernel + "\":" + std::to_string(count);
-    snprintf(json, n, "%s}", text.c_str());
+void may_switch() {
+    if (chosen().schedule.order == Schedule::Order::kRandom && draw() % 4 == 0) to_scheduler(machine);
 }
 
 void block_barrier() {
@@ -430,9 +517,15 @@ void ldmatrix(uint32_t (&r)[4], const unsigned char* row, bool transposed) {
     for (int i = 0; i < 4; ++i) r[i] = result[i];
 }
 
+static void finish(const Copy& copy) {
+    memset(copy.to, 0, static_cast<size_t>(copy.size));
+    memcpy(copy.to, copy.from, static_cast<size_t>(copy.bytes));
+}
+
 void async_copy(unsigned char* to, const void* from, int size, int bytes) {
     if (reinterpret_cast<uintptr_t>(to) % size != 0 || (bytes > 0 && reinterpret_cast<uintptr_t>(from) % size != 0)) fault(kMisalignedAddress);
     if (!in_shared(to, size)) return;
+    if (done_at_once()) return finish({to, from, size, bytes});
     memset(to, 0xff, size);
     machine.copies[running->index.x].copies.push_back({to, from, size, bytes});
 }
@@ -446,11 +539,7 @@ void async_wait(int pending) {
     Copies& own = machine.copies[running->index.x];
     if (own.ends.size() <= static_cast<size_t>(pending)) return;
     const size_t groups = own.ends.size() - pending, done = own.ends[groups - 1];
-    for (size_t i = 0; i < done; ++i) {
-        const Copy& copy = own.copies[i];
-        memset(copy.to, 0, copy.size);
-        memcpy(copy.to, copy.from, copy.bytes);
-    }
+    for (size_t i = 0; i < done; ++i) finish(own.copies[i]);
     own.copies.erase(own.copies.begin(), own.copies.begin() + static_cast<ptrdiff_t>(done));
     own.ends.erase(own.ends.begin(), own.ends.begin() + static_cast<ptrdiff_t>(groups));
     for (size_t& end : own.ends) end -= done;

@@ -1,7 +1,7 @@
 // CUDA C++ on the host, for tests on machines without a GPU: included before each .cu file, which then compiles as C++.
 //
 // It runs one block at a time, its threads as fibers that switch at barriers and shuffles. That proves index logic, barriers
-// between phases (fibers run forwards in one phase and backwards in the next, and dynamic shared memory starts as NaN), waits for
+// between phases (in every order that `Schedule` offers; dynamic shared memory starts as NaN), waits for
 // asynchronous copies (what is on its way reads as NaN) and numbers up to rounding. It proves nothing about the hardware: memory coalescing, speed, occupancy, warp divergence, the driver.
 #pragma once
 
@@ -46,6 +46,19 @@ struct Block {
 extern Fiber* running;
 extern Block block;
 
+/// What CUDA leaves open, chosen for the process by DUALFORM_EMULATION_ORDER (turns, forward, reverse, random:SEED) and
+/// DUALFORM_EMULATION_ASYNC (late, early, random).
+///   kTurns           all threads that can run, once each, forwards and backwards in turn: nobody gets far ahead
+///   kForward         the first warp that can run, as far as it gets: it is ahead of the others by all that barriers allow
+///   kReverse         the same for the last warp, and blocks from the last
+///   kRandom          a warp that is drawn stays ahead for a while; a thread may lose its turn also where it need not wait; blocks in any order
+/// Asynchronous work (copies, wgmma) happens when it is waited for, or some time before that; or when it is issued; or either, drawn
+/// each time.
+struct Schedule {
+    enum class Order { kTurns, kForward, kReverse, kRandom } order = Order::kTurns;
+    enum class Async { kLate, kEarly, kRandom } async = Async::kLate;
+};
+
 /// cudaError values that the emulation can produce.
 enum Error {
     kSuccess = 0,
@@ -62,18 +75,21 @@ enum Error {
 constexpr size_t kMaxShared = 99 * 1024;
 
 /// Runs body once per thread of every block. kLaunchFailure when the threads of a block wait for a barrier that cannot be reached, or
-/// when one of them called fault().
-int run_threads(int64_t blocks, int threads, size_t shared, void (*body)(void*), void* context, size_t max_shared);
+/// when one of them called fault(). rising: blocks run in the order of their numbers, whatever the schedule.
+int run_threads(int64_t blocks, int threads, size_t shared, void (*body)(void*), void* context, size_t max_shared, bool rising);
 template <class Body>
-int run(int64_t blocks, int threads, size_t shared, Body&& body, size_t max_shared = kMaxShared) {
+int run(int64_t blocks, int threads, size_t shared, Body&& body, size_t max_shared = kMaxShared, bool rising = false) {
     return run_threads(
         blocks, threads, shared, [](void* context) { (*static_cast<Body*>(context))(); },
-            const_cast<void*>(static_cast<const void*>(&body)), max_shared);
+            const_cast<void*>(static_cast<const void*>(&body)), max_shared, rising);
 }
+/// The next of the schedule's random numbers, 16 bits.
+uint32_t draw();
+/// Whether the asynchronous work that is being issued is done at once.
+bool done_at_once();
+/// A random schedule may let others go on here.
+void may_switch();
 
-/// Which kernels were launched, and how often: a JSON object, for tests of what serves a case.
-void count_launch(const char* kernel);
-void describe_launches(char* json, size_t n);
 /// Whether work for the stream is being recorded instead of run.
 bool is_recording(void* stream);
 void record(void* stream, std::function<int()> work);
@@ -102,7 +118,7 @@ void fault(const char* sentence);
 /// Work that goes on beside the threads of a block (asynchronous copies). Null members are not called.
 struct Beside {
     void (*begin)() = nullptr;        /* before a block */
-    bool (*step)(bool idle) = nullptr; /* after each round over the threads, idle when none could run; true when it did something */
+    bool (*step)(bool idle) = nullptr; /* after about as much as a round over the threads, idle when none could run; true when it did something */
     void (*end)() = nullptr;          /* after a block */
 };
 extern Beside beside;
@@ -118,7 +134,8 @@ uint64_t exchange_get(int lane);
 void mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 void mma_tf32(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 void ldmatrix(uint32_t (&r)[4], const unsigned char* row, bool transposed);
-/// The destination is NaN until async_wait has waited for the copy's group. size: 4, 8 or 16 bytes, of which `bytes` are read.
+/// Unless it is done at once the destination is NaN until async_wait has waited for the copy's group. size: 4, 8 or 16 bytes, of which
+/// `bytes` are read.
 void async_copy(unsigned char* to, const void* from, int size, int bytes);
 void async_commit();
 void async_wait(int pending);

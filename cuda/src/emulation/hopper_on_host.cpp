@@ -3,6 +3,7 @@
 
 #include <stddef.h>
 
+#include <algorithm>
 #include <deque>
 #include <vector>
 
@@ -13,7 +14,7 @@ namespace dualform::cuda::emulation {
 namespace {
 
 constexpr int kWarp = 32, kWarpgroup = 128, kMaxThreads = 1024;
-constexpr int kNamed = 16;        /* of the hardware; one more a warpgroup for wgmma_wait */
+constexpr int kNamed = 16; /* of the hardware */
 /* Rounds from the issue of a copy to its landing, at most, drawn for each: more than the work on a tile takes, so that a copy may come
    after another that was issued later and is long used. */
 constexpr int kLandsWithin = 300;
@@ -40,6 +41,7 @@ struct Store {
     int at[4];
     float* sum; /* of a bulk add, else null */
     uint32_t from, bytes;
+    bool done = false;
 };
 
 struct Product {
@@ -48,6 +50,7 @@ struct Product {
     bool a_in_registers, a_mn, b_mn, accumulate;
     uint64_t a, b;
     float rows[2][16]; /* of A in registers: rows g and g + 8 */
+    bool done = false;
 };
 
 /// Work in groups: committed sizes in order, then what is not committed yet.
@@ -56,6 +59,7 @@ struct Groups {
     std::deque<T> work;
     std::deque<size_t> sizes;
     size_t open = 0;
+    int committed = 0; /* groups so far */
     void add(const T& t) {
         work.push_back(t);
         ++open;
@@ -63,20 +67,28 @@ struct Groups {
     void commit() {
         sizes.push_back(open);
         open = 0;
+        ++committed;
+    }
+    /// Everything so far, in order, is done now; it still counts as under way.
+    template <class F>
+    void hurry(F&& run) {
+        for (T& t : work) {
+            if (!t.done) run(t);
+            t.done = true;
+        }
+    }
+    bool under_way(int pending) const {
+        return sizes.size() > static_cast<size_t>(pending) && std::any_of(work.begin(), work.end(), [](const T& t) { return !t.done; });
     }
     template <class F>
     void wait(int pending, F&& run) {
         for (; sizes.size() > static_cast<size_t>(pending); sizes.pop_front())
             for (size_t i = sizes.front(); i > 0; --i) {
-                run(work.front());
+                if (!work.front().done) run(work.front());
                 work.pop_front();
             }
     }
-    void clear() {
-        work.clear();
-        sizes.clear();
-        open = 0;
-    }
+    void clear() { *this = {}; }
 };
 
 struct Named {
@@ -87,16 +99,14 @@ struct State {
     std::vector<Barrier> barriers;
     std::deque<Load> loads;
     int round = 0;
-    uint32_t random = 1; /* the same sequence in every run */
     int wakes[kMaxThreads] = {}, asleep[kMaxThreads] = {};
     std::vector<int> sleepers;
-    Named named[kNamed + kMaxThreads / kWarpgroup] = {};
+    Named named[kNamed] = {};
     Groups<Product> products[kMaxThreads];
+    int issued[kMaxThreads / kWarpgroup] = {}; /* groups that all threads of a warpgroup have committed */
     Groups<Store> stores[kMaxThreads];
 };
 State state;
-
-uint32_t draw() { return (state.random = state.random * 1664525u + 1013904223u) >> 16; }
 
 /// The running thread sleeps for some rounds.
 void take_time() {
@@ -181,6 +191,7 @@ void issue(Load load) {
     if (to == nullptr || load.to % (load.from == nullptr && load.map.swizzled ? 1024 : load.from == nullptr ? 128 : 16) != 0)
         return fault("a copy to shared memory that does not lie in it, or is not aligned");
     if (find(load.barrier) == nullptr) return;
+    if (done_at_once()) return land(load);
     memset(to, 0xff, load.bytes);
     load.lands = state.round + 1 + static_cast<int>(draw() % kLandsWithin);
     state.loads.push_back(load);
@@ -232,9 +243,9 @@ float operand(uint64_t descriptor, bool mn_major, uint32_t mn, uint32_t k) {
     return value;
 }
 
-/// The calling thread's part: rows g and g + 8 of its warp's sixteen, columns 8 n + 2 t and the one after it.
-void multiply(const Product& p) {
-    const uint32_t lane = running->index.x % kWarp, g = lane / 4, t = lane % 4, row = running->index.x % kWarpgroup / kWarp * 16 + g;
+/// The thread's part: rows g and g + 8 of its warp's sixteen, columns 8 n + 2 t and the one after it.
+void multiply(const Product& p, uint32_t thread) {
+    const uint32_t lane = thread % kWarp, g = lane / 4, t = lane % 4, row = thread % kWarpgroup / kWarp * 16 + g;
     float a[2][16];
     for (uint32_t i = 0; i < 2; ++i)
         for (uint32_t k = 0; k < 16; ++k) a[i][k] = p.a_in_registers ? p.rows[i][k] : operand(p.a, p.a_mn, row + 8 * i, k);
@@ -268,6 +279,7 @@ void begin_block() {
     for (Named& n : state.named) n.arrived = 0;
     for (auto& p : state.products) p.clear();
     for (auto& s : state.stores) s.clear();
+    for (int& i : state.issued) i = 0;
 }
 
 bool step(bool idle) {
@@ -333,6 +345,7 @@ void barrier_arrive(uint64_t* barrier, uint32_t bytes) {
     b->bytes += bytes;
     --b->pending;
     settle(barrier, *b);
+    may_switch();
 }
 
 void barrier_wait(uint64_t* barrier, int parity) {
@@ -350,27 +363,39 @@ void bulk_load(void* to, const void* from, uint32_t bytes, uint64_t* barrier) {
     issue({{}, {}, static_cast<const char*>(from), shared_address(to), bytes, barrier, 0});
 }
 
+static void add_store(const Store& store) {
+    Groups<Store>& stores = state.stores[running->index.x];
+    stores.add(store);
+    if (done_at_once()) stores.hurry(finish);
+}
+
 void tensor_store(const CUtensorMap* map, const void* from, const int (&at)[4]) {
     const uint32_t address = shared_address(from);
     if (address % (map->swizzled ? 1024 : 128) != 0) return fault("a tensor store from shared memory that is not aligned");
-    state.stores[running->index.x].add({*map, {at[0], at[1], at[2], at[3]}, nullptr, address, box_bytes(*map)});
+    add_store({*map, {at[0], at[1], at[2], at[3]}, nullptr, address, box_bytes(*map)});
 }
 
 void bulk_add(float* to, const void* from, uint32_t bytes) {
     const uint32_t address = shared_address(from);
     if (bytes % 16 != 0 || address % 16 != 0 || reinterpret_cast<uintptr_t>(to) % 16 != 0)
         return fault("a bulk reduction that is not of 16-byte units");
-    state.stores[running->index.x].add({{}, {}, to, address, bytes});
+    add_store({{}, {}, to, address, bytes});
 }
 
 void bulk_commit() { state.stores[running->index.x].commit(); }
 void bulk_wait(int pending) {
-    if (state.stores[running->index.x].sizes.size() > static_cast<size_t>(pending)) take_time();
+    if (state.stores[running->index.x].under_way(pending)) take_time();
     state.stores[running->index.x].wait(pending, finish);
 }
 
+static void add_product(const Product& p) {
+    const uint32_t thread = running->index.x;
+    state.products[thread].add(p);
+    if (done_at_once()) state.products[thread].hurry([&](const Product& product) { multiply(product, thread); });
+}
+
 void wgmma(float* d, int n, uint64_t a, bool a_mn, uint64_t b, bool b_mn, bool accumulate) {
-    state.products[running->index.x].add({d, n, false, a_mn, b_mn, accumulate, a, b, {}});
+    add_product({d, n, false, a_mn, b_mn, accumulate, a, b, {}});
 }
 
 void wgmma(float* d, int n, const uint32_t (&a)[4], uint64_t b, bool b_mn, bool accumulate) {
@@ -389,15 +414,27 @@ void wgmma(float* d, int n, const uint32_t (&a)[4], uint64_t b, bool b_mn, bool 
         }
         warp_barrier();
     }
-    state.products[running->index.x].add(p);
+    add_product(p);
 }
 
-void wgmma_commit() { state.products[running->index.x].commit(); }
+void wgmma_commit() {
+    const int thread = static_cast<int>(running->index.x), warpgroup = thread / kWarpgroup;
+    state.products[thread].commit();
+    int all = state.products[thread].committed;
+    for (int t = warpgroup * kWarpgroup; t < (warpgroup + 1) * kWarpgroup; ++t)
+        if (state.products[t].committed < all) all = state.products[t].committed;
+    state.issued[warpgroup] = all;
+}
 
 void wgmma_wait(int pending) {
-    if (state.products[running->index.x].sizes.size() > static_cast<size_t>(pending)) take_time();
-    state.products[running->index.x].wait(pending, multiply);
-    meet(state.named[kNamed + static_cast<int>(running->index.x) / kWarpgroup], kWarpgroup, true); /* a group is done for all of them */
+    const int thread = static_cast<int>(running->index.x), warpgroup = thread / kWarpgroup;
+    const int target = state.products[thread].committed - pending; /* groups, done by all threads */
+    while (state.issued[warpgroup] < target) sleep_while(&state.issued[warpgroup], state.issued[warpgroup]);
+    if (state.products[thread].under_way(pending)) take_time();
+    for (int t = warpgroup * kWarpgroup; t < (warpgroup + 1) * kWarpgroup; ++t) {
+        Groups<Product>& products = state.products[t];
+        products.wait(products.committed - target, [&](const Product& p) { multiply(p, static_cast<uint32_t>(t)); });
+    }
 }
 
 void stmatrix(uint32_t row, const uint32_t (&r)[4], bool transposed) {

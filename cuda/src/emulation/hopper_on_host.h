@@ -4,9 +4,11 @@
 // Proved: index logic as we read the PTX ISA. A tensor map copies its box with the 128-byte swizzle and zeros outside the tensor; a wgmma
 // finds every element of its operands through the descriptor's fields in the swizzled memory and leaves each thread its fragment, so a
 // wrong descriptor, swizzle, panel or coordinate gives wrong numbers.
-// Asynchronous work is done as late as the rules allow: a copy to shared memory spoils its destination with NaN when it is issued and
-// lands rounds later, in no order; a wgmma reads shared memory and touches its accumulators when its group is waited for, after some rounds;
-// so does a copy from shared memory. So a missing wait, or a stage given back too early, shows.
+// Asynchronous work is done as late as the rules allow, so that a missing wait, or a stage given back too early, shows: a copy to shared
+// memory spoils its destination with NaN when it is issued and lands rounds later, in no order; a wgmma reads shared memory and touches its
+// accumulators when its group is waited for, after some rounds; so does a copy from shared memory. Or all that as early as they allow
+// (Schedule), so that what is read before it was written shows: when it is issued.
+// A wait for wgmma is for the products of the whole warpgroup, but its warps do not meet there: who waits may go on before others have come.
 // Not proved: that we read the ISA rightly, the proxy fences, wgmma.fence, memory ordering between threads beyond the barriers, that a
 // reduction of which only the reading was waited for has landed, register budgets, speed.
 #pragma once

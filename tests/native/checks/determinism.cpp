@@ -19,8 +19,9 @@ void repeat_on_device(const Options& options, Report& report) {
             if (dtype == DF_F64) continue;  // served by the cpu only
             for (int64_t i = 0; i < options.number(2); ++i) {
                 const uint64_t seed = options.seed + static_cast<uint64_t>(i);
-                Drawn d = draw_case(name, dtype, seed, false);
-                Fixture fixture(device, *d.op, d.values, Placement::kPlain, seed), other(device, *d.op, d.values, Placement::kPlain, seed + 1);
+                Drawn d = draw_case(name, dtype, seed, false, options.draw);
+                const Placement placement = options.aligned ? Placement::kAligned : Placement::kPlain;
+                Fixture fixture(device, *d.op, d.values, placement, seed), other(device, *d.op, d.values, placement, seed + 1);
                 std::vector<unsigned char> first;
                 std::string failure;
                 for (int64_t n = 0; n < repeats && failure.empty(); ++n) {

@@ -64,34 +64,37 @@ void exhaust_device(const Options& options, Report& report) {
     int64_t refused_ops = 0;
     for (const auto& [name, make] : cases()) {
         if (!options.wants(name)) continue;
-        Drawn d = draw_case(name, DF_F32, options.seed, false);
-        Fixture fixture(device, *d.op, d.values, Placement::kPadded, options.seed);
-        std::string failure;
-        require_ok(call(*d.op, fixture.handles()), name.c_str());
-        const std::vector<unsigned char> good = fixture.output_bits();
-        fixture.restore();
-        require_ok(df_device_trim(device), "trim");
-        if (exhausts) {
-            const Exhausted memory(device);
-            if (memory.refusal != DF_OUT_OF_MEMORY) failure = "memory used up: status " + std::to_string(memory.refusal);
-            // An op that needs no scratch is right, one that does is refused; neither writes where it must not.
-            const df_status under = call(*d.op, fixture.handles());
-            if (under == DF_OUT_OF_MEMORY)
-                ++refused_ops;
-            else if (under != DF_OK)
-                failure = std::string("without memory: ") + df_last_error();
-            else if (fixture.output_bits() != good)
-                failure = "without memory: other bits";
-            if (failure.empty()) failure = fixture.damage();
+        for (const int dtype : options.dtypes()) {
+            if (dtype == DF_F64) continue;  // served by the cpu only
+            Drawn d = draw_case(name, dtype, options.seed, false, options.draw);
+            Fixture fixture(device, *d.op, d.values, options.placement(), options.seed);
+            std::string failure;
+            require_ok(call(*d.op, fixture.handles()), name.c_str());
+            const std::vector<unsigned char> good = fixture.output_bits();
+            fixture.restore();
+            require_ok(df_device_trim(device), "trim");
+            if (exhausts) {
+                const Exhausted memory(device);
+                if (memory.refusal != DF_OUT_OF_MEMORY) failure = "memory used up: status " + std::to_string(memory.refusal);
+                // An op that needs no scratch is right, one that does is refused; neither writes where it must not.
+                const df_status under = call(*d.op, fixture.handles());
+                if (under == DF_OUT_OF_MEMORY)
+                    ++refused_ops;
+                else if (under != DF_OK)
+                    failure = std::string("without memory: ") + df_last_error();
+                else if (fixture.output_bits() != good)
+                    failure = "without memory: other bits";
+                if (failure.empty()) failure = fixture.damage();
+            }
+            require_ok(df_device_trim(device), "trim");
+            fixture.restore();
+            if (failure.empty() && call(*d.op, fixture.handles()) != DF_OK) failure = std::string("after recovery: ") + df_last_error();
+            if (failure.empty() && fixture.output_bits() != good) failure = "after recovery: other bits";
+            if (failure.empty())
+                report.pass();
+            else
+                report.fail("%s %s: %s", name.c_str(), dtype_name(dtype), failure.c_str());
         }
-        require_ok(df_device_trim(device), "trim");
-        fixture.restore();
-        if (failure.empty() && call(*d.op, fixture.handles()) != DF_OK) failure = std::string("after recovery: ") + df_last_error();
-        if (failure.empty() && fixture.output_bits() != good) failure = "after recovery: other bits";
-        if (failure.empty())
-            report.pass();
-        else
-            report.fail("%s: %s", name.c_str(), failure.c_str());
     }
     if (exhausts && options.op.empty()) report.expect(refused_ops > 0, "no op was refused memory");
     report.expect(df_device_stat(device, DF_STAT_BYTES_IN_USE) == 0, "bytes in use after the last tensor is closed");

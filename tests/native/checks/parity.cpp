@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 
@@ -16,6 +17,7 @@ void check_parity(const Options& options, Report& report) {
         if (!options.wants(name)) continue;
         for (const int dtype : options.dtypes()) {
             double worst = 0;
+            std::map<std::string, Errors> errors;  // the largest of each over all cases
             int64_t done = 0;
             const auto start = std::chrono::steady_clock::now();
             const int64_t n = options.number(kCasesPerDtype);
@@ -36,6 +38,8 @@ void check_parity(const Options& options, Report& report) {
                 if (failure.empty()) {
                     const Judgement j = judge_outputs(*d.op, d.values, fixture);
                     if (!(j.ratio <= worst)) worst = j.ratio;
+                    for (const auto& [output, e] : j.errors)
+                        errors[output] = {std::max(errors[output].own, e.own), std::max(errors[output].naive, e.naive)};
                     failure = j.failure;
                 }
                 ++done;
@@ -46,9 +50,13 @@ void check_parity(const Options& options, Report& report) {
                                 d.text.c_str(), failure.c_str());
             }
             const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+            // Of outputs with errors of their own: a case by itself may be easy for one of both.
+            double over_naive = 0;
+            for (const auto& [output, e] : errors)
+                if (e.naive > 0) over_naive = std::max(over_naive, e.own / e.naive);
             if (done > 0)
-                std::printf("%-20s %-4s %5lld cases  worst error/tolerance %.3f  %.2f s\n", name.c_str(), dtype_name(dtype),
-                            static_cast<long long>(done), worst, seconds);
+                std::printf("%-20s %-4s %5lld cases  worst error/tolerance %.3f  error/naive %.3f  %.2f s\n", name.c_str(), dtype_name(dtype),
+                            static_cast<long long>(done), worst, over_naive, seconds);
         }
     }
 }
