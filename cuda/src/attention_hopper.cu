@@ -108,16 +108,6 @@ __device__ __forceinline__ void slice_sync(int slice) {
         named_sync<3, kWarpgroup>();
 }
 
-/// Sum over the four lanes that share a row.
-__device__ __forceinline__ float row_sum(float x) {
-    x += __shfl_xor_sync(kAllLanes, x, 1);
-    return x + __shfl_xor_sync(kAllLanes, x, 2);
-}
-__device__ __forceinline__ float row_max(float x) {
-    x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, 1));
-    return fmaxf(x, __shfl_xor_sync(kAllLanes, x, 2));
-}
-
 /// The accumulator (64 x HS) as bfloat16 into the slice's panels, from there by TMA to rows t0.. of `map`.
 template <int HS>
 __device__ __forceinline__ void store_slice(const float (&o)[HS / 2], char* panels, const CUtensorMap* map, int slice, int t0, int head,
@@ -131,7 +121,7 @@ __device__ __forceinline__ void store_slice(const float (&o)[HS / 2], char* pane
 #pragma unroll
         for (int i = 0; i < 2; ++i)
             *reinterpret_cast<uint32_t*>(panels + n / 8 * Layout<HS>::kQueryPanel + panel_offset(row + 8 * i, n % 8 * 8 + column)) =
-                pack(o[4 * n + 2 * i], o[4 * n + 2 * i + 1]);
+                pack_bf16(o[4 * n + 2 * i], o[4 * n + 2 * i + 1]);
     async_proxy_fence();
     slice_sync(slice);
     if (leader) {
@@ -285,15 +275,15 @@ __global__ void __launch_bounds__(Layout<HS>::kThreads, 1) attention_forward_wgm
                             if (8 * n + j < first || 8 * n + j >= last) s[4 * n + 2 * i + j] = -INFINITY;
                 }
             };
-            const auto softmax = [&] { /* of what row_max has seen: -inf only where a row has seen nothing */
+            const auto softmax = [&] { /* of what the row has seen: -inf only where a row has seen nothing */
 #pragma unroll
                 for (int i = 0; i < 2; ++i) {
                     float top = highest[i];
 #pragma unroll
                     for (int n = 0; n < kKeys / 8; ++n) top = fmaxf(top, fmaxf(s[4 * n + 2 * i], s[4 * n + 2 * i + 1]));
-                    top = row_max(top);
+                    top = max_lanes(top, 4); /* four lanes share a row */
                     const float shift = shift_of(top);
-                    scaling[i] = exp2_fast(fmaf(highest[i], p.scale_log2, -shift));
+                    scaling[i] = exp2_approx(fmaf(highest[i], p.scale_log2, -shift));
                     highest[i] = top;
                     float added = 0;
 #pragma unroll
@@ -301,7 +291,7 @@ __global__ void __launch_bounds__(Layout<HS>::kThreads, 1) attention_forward_wgm
 #pragma unroll
                         for (int j = 0; j < 2; ++j) {
                             float& x = s[4 * n + 2 * i + j];
-                            x = exp2_fast(fmaf(x, p.scale_log2, -shift));
+                            x = exp2_approx(fmaf(x, p.scale_log2, -shift));
                             added += x;
                         }
                     total[i] = fmaf(total[i], scaling[i], added);
@@ -310,7 +300,7 @@ __global__ void __launch_bounds__(Layout<HS>::kThreads, 1) attention_forward_wgm
             /* of the last tile */
             const auto finish = [&](int tile) {
 #pragma unroll
-                for (int i = 0; i < 2; ++i) total[i] = row_sum(total[i]);
+                for (int i = 0; i < 2; ++i) total[i] = sum_lanes(total[i], 4);
                 if constexpr (kMomentum == Momentum::kFolded) {
                     const float log2_eta = log2f(p.eta.load(work->head));
                     const int t0 = first_query();
@@ -327,14 +317,14 @@ __global__ void __launch_bounds__(Layout<HS>::kThreads, 1) attention_forward_wgm
                             for (int j = 0; j < 2; ++j)
                                 if (8 * n + j >= from && 8 * n + j < to) {
                                     float& x = s[4 * n + 2 * i + j];
-                                    x += exp2_fast(fmaf(-static_cast<float>(8 * n + j), log2_eta, exponent));
+                                    x += exp2_approx(fmaf(-static_cast<float>(8 * n + j), log2_eta, exponent));
                                 }
                     }
                 }
             };
             const auto to_weights = [&] {
 #pragma unroll
-                for (int i = 0; i < kKeys / 4; ++i) weights[i] = pack(s[2 * i], s[2 * i + 1]);
+                for (int i = 0; i < kKeys / 4; ++i) weights[i] = pack_bf16(s[2 * i], s[2 * i + 1]);
             };
 
             issue_scores();
@@ -420,8 +410,8 @@ __global__ void __launch_bounds__(Layout<HS>::kThreads, 1) attention_forward_wgm
                         for (int i = 0; i < 2; ++i) {
                             const int distance = row + 8 * i - 8 * k - column; /* r - i; the next column is one nearer */
                             powers[2 * k + i] =
-                                pack(distance > 0 ? exp2_fast(static_cast<float>(distance) * log2_eta) : 0.0f,
-                                     distance > 1 ? exp2_fast(static_cast<float>(distance - 1) * log2_eta) : 0.0f);
+                                pack_bf16(distance > 0 ? exp2_approx(static_cast<float>(distance) * log2_eta) : 0.0f,
+                                     distance > 1 ? exp2_approx(static_cast<float>(distance - 1) * log2_eta) : 0.0f);
                         }
                     wgmma_fence();
 #pragma unroll
@@ -435,8 +425,8 @@ __global__ void __launch_bounds__(Layout<HS>::kThreads, 1) attention_forward_wgm
             if constexpr (kMomentum != Momentum::kNone)
                 if (log2_eta != -INFINITY) {
                     const double* const carry = p.carries + p.chunks.carry(batch, head, p.chunks.prefix + t0 / kSliceRows);
-                    const float factor[2] = {exp2_fast(static_cast<float>(row) * log2_eta),
-                                             exp2_fast(static_cast<float>(row + 8) * log2_eta)};
+                    const float factor[2] = {exp2_approx(static_cast<float>(row) * log2_eta),
+                                             exp2_approx(static_cast<float>(row + 8) * log2_eta)};
 #pragma unroll
                     for (int n = 0; n < HS / 8; ++n)
 #pragma unroll

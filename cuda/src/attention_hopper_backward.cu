@@ -149,10 +149,10 @@ __device__ __forceinline__ void multiply(const Problem& p, char* shared, uint64_
 #pragma unroll
             for (int n = 0; n < kQueries / 8; ++n) {
                 const float2 l = *reinterpret_cast<const float2*>(lse2 + 8 * n + column);
-                score[4 * n] = exp2_fast(fmaf(score[4 * n], scale_log2, -l.x));
-                score[4 * n + 1] = exp2_fast(fmaf(score[4 * n + 1], scale_log2, -l.y));
-                score[4 * n + 2] = exp2_fast(fmaf(score[4 * n + 2], scale_log2, -l.x));
-                score[4 * n + 3] = exp2_fast(fmaf(score[4 * n + 3], scale_log2, -l.y));
+                score[4 * n] = exp2_approx(fmaf(score[4 * n], scale_log2, -l.x));
+                score[4 * n + 1] = exp2_approx(fmaf(score[4 * n + 1], scale_log2, -l.y));
+                score[4 * n + 2] = exp2_approx(fmaf(score[4 * n + 2], scale_log2, -l.x));
+                score[4 * n + 3] = exp2_approx(fmaf(score[4 * n + 3], scale_log2, -l.y));
                 if (edge) {
                     const int c = 8 * n + column;
                     if (c < first || c >= last) score[4 * n] = 0;
@@ -185,7 +185,7 @@ __device__ __forceinline__ void multiply(const Problem& p, char* shared, uint64_
 #pragma unroll
                         for (int j = 0; j < 4; ++j) {
                             const int c = 8 * n + column + j % 2, distance = behind + c - row - j / 2 * 8;
-                            if (distance > 0 && c < end) score[4 * n + j] += exp2_fast(static_cast<float>(distance) * log2_eta);
+                            if (distance > 0 && c < end) score[4 * n + j] += exp2_approx(static_cast<float>(distance) * log2_eta);
                         }
                     }
                 }
@@ -193,8 +193,8 @@ __device__ __forceinline__ void multiply(const Problem& p, char* shared, uint64_
             uint32_t weights[kQueries / 4], dweights[kQueries / 4];
 #pragma unroll
             for (int k = 0; k < kQueries / 4; ++k) {
-                weights[k] = pack(score[2 * k], score[2 * k + 1]);
-                dweights[k] = pack(dscore[2 * k], dscore[2 * k + 1]);
+                weights[k] = pack_bf16(score[2 * k], score[2 * k + 1]);
+                dweights[k] = pack_bf16(dscore[2 * k], dscore[2 * k + 1]);
             }
             named_sync<1, kMultiplying>(); /* the product for the dq before has read dS */
 #pragma unroll
@@ -242,8 +242,8 @@ __device__ __forceinline__ void multiply(const Problem& p, char* shared, uint64_
             const int parts = (p.keys + kTile - 1) / kTile, part = work.tile * kParts + kParts - 1;
             if (log2_eta != -INFINITY && part < parts) {
                 const double* const carry = p.reverse_carries + (static_cast<int64_t>(work.b * p.query_heads + head) * parts + part) * HS;
-                const float decay = exp2_fast(static_cast<float>(kKeyRows - row) * log2_eta),
-                            decay8 = exp2_fast(static_cast<float>(kKeyRows - row - 8) * log2_eta);
+                const float decay = exp2_approx(static_cast<float>(kKeyRows - row) * log2_eta),
+                            decay8 = exp2_approx(static_cast<float>(kKeyRows - row - 8) * log2_eta);
 #pragma unroll
                 for (int n = 0; n < HS / 8; ++n) {
                     const float x = static_cast<float>(carry[8 * n + column]), y = static_cast<float>(carry[8 * n + column + 1]);
@@ -262,10 +262,10 @@ __device__ __forceinline__ void multiply(const Problem& p, char* shared, uint64_
 #pragma unroll
     for (int n = 0; n < HS / 8; ++n) {
         char* const at = shared + n / 8 * T::kKeyPanel + panel_offset(row, n % 8 * 8 + column); /* row + 8: same swizzle */
-        *reinterpret_cast<uint32_t*>(at + T::kK) = seen ? pack(dk[4 * n] * p.scale, dk[4 * n + 1] * p.scale) : 0;
-        *reinterpret_cast<uint32_t*>(at + T::kK + 8 * kRowBytes) = seen8 ? pack(dk[4 * n + 2] * p.scale, dk[4 * n + 3] * p.scale) : 0;
-        *reinterpret_cast<uint32_t*>(at + T::kV) = seen ? pack(dv[4 * n], dv[4 * n + 1]) : 0;
-        *reinterpret_cast<uint32_t*>(at + T::kV + 8 * kRowBytes) = seen8 ? pack(dv[4 * n + 2], dv[4 * n + 3]) : 0;
+        *reinterpret_cast<uint32_t*>(at + T::kK) = seen ? pack_bf16(dk[4 * n] * p.scale, dk[4 * n + 1] * p.scale) : 0;
+        *reinterpret_cast<uint32_t*>(at + T::kK + 8 * kRowBytes) = seen8 ? pack_bf16(dk[4 * n + 2] * p.scale, dk[4 * n + 3] * p.scale) : 0;
+        *reinterpret_cast<uint32_t*>(at + T::kV) = seen ? pack_bf16(dv[4 * n], dv[4 * n + 1]) : 0;
+        *reinterpret_cast<uint32_t*>(at + T::kV + 8 * kRowBytes) = seen8 ? pack_bf16(dv[4 * n + 2], dv[4 * n + 3]) : 0;
     }
     async_proxy_fence();
     named_sync<1, kMultiplying>();

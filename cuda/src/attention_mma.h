@@ -40,9 +40,7 @@ __device__ inline MmaRows mma_rows(const Heads& tensor, int64_t b, int64_t head,
 
 /// Whether every row starts at a multiple of `bytes`.
 inline bool rows_aligned(const Heads& tensor, int64_t bytes) {
-    const int64_t element = tensor.data.dtype == DF_BF16 ? 2 : 4;
-    return reinterpret_cast<uintptr_t>(tensor.data.data) % static_cast<uintptr_t>(bytes) == 0 && tensor.batch * element % bytes == 0 &&
-           tensor.row * element % bytes == 0 && tensor.head * element % bytes == 0;
+    return rows_aligned(tensor.data, {tensor.batch, tensor.row, tensor.head}, bytes);
 }
 
 }  // namespace dualform::cuda

@@ -65,7 +65,7 @@ Weight weight(const df_view* view, bool transposed = false) {
 }
 
 int64_t shape_of(const df_view* view, int from_last) { return view->shape[view->rank - 1 - from_last]; }
-bool aligned(const Table& t) { return rows_of_16_bytes(t.data, {t.problem, t.row}); }
+bool aligned(const Table& t) { return rows_aligned(t.data, {t.problem, t.row}); }
 
 struct Pass {
     Table z, y;        /* terms */

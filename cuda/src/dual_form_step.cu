@@ -2,7 +2,8 @@
 // w0 are read once, in 16-byte accesses, and nothing else is large. Sums in float32, in a fixed order.
 #include "dual_form.h"
 #include "launch.h"
-#include "running_state.h"
+#include "vectors.h"
+#include "views.h"
 
 namespace dualform::cuda {
 
@@ -29,19 +30,7 @@ struct Oct {
 __device__ inline Oct load_oct(const Floats& data, int64_t at, int there, bool vectors) {
     Oct oct;
     if (vectors && there == kOct) {
-        if (data.dtype == DF_BF16) {
-            const Float4 raw = *reinterpret_cast<const Float4*>(static_cast<const bf16*>(data.data) + at);
-            const uint32_t words[4] = {float_to_bits(raw.x), float_to_bits(raw.y), float_to_bits(raw.z), float_to_bits(raw.w)};
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                oct.value[2 * i] = low_bf16(words[i]);
-                oct.value[2 * i + 1] = high_bf16(words[i]);
-            }
-        } else {
-            const Float4* const from = reinterpret_cast<const Float4*>(static_cast<const float*>(data.data) + at);
-            const Float4 first = from[0], second = from[1];
-            oct = {{first.x, first.y, first.z, first.w, second.x, second.y, second.z, second.w}};
-        }
+        load_vector(data, at, oct.value);
         return oct;
     }
 #pragma unroll
@@ -129,8 +118,8 @@ int dual_form_forward_step(const Call& call, const df_dual_args* args, bool* ser
     p.n = size(args->e, 1);
     p.inner = size(args->x, 0);
     p.o = size(args->e, 0);
-    p.vectors = rows_of_16_bytes(p.w0, {p.w0_problem, p.w0_row}) && rows_of_16_bytes(p.e, {p.e_problem, p.e_row}) &&
-                rows_of_16_bytes(p.xp, {p.xp_problem, p.xp_row}) && rows_of_16_bytes(p.x, {p.x_problem});
+    p.vectors = rows_aligned(p.w0, {p.w0_problem, p.w0_row}) && rows_aligned(p.e, {p.e_problem, p.e_row}) &&
+                rows_aligned(p.xp, {p.xp_problem, p.xp_row}) && rows_aligned(p.x, {p.x_problem});
     Scratch scores(call, p.problems * p.n * static_cast<int64_t>(sizeof(float)));
     if (!scores) return scores.failure();
     p.scores = scores.as<float>();

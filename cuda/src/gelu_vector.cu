@@ -93,11 +93,10 @@ int run(const Call& call, Activation p, int kind, Floats dbias, bool accumulate)
 
 int bias_gelu_forward_vector(const Call& call, const df_gelu_args* args, bool* served) {
     *served = false;
-    const auto views = {args->out, args->x, args->bias};
-    const int width = vector_width(views);
     Activation p = {};
     p.columns = last_dim(args->x);
-    if (p.columns % width != 0 || !(width == 8 ? rows_aligned<8>(views) : rows_aligned<4>(views))) return DF_OK;
+    const int width = vector_width({args->out, args->x, args->bias}, p.columns);
+    if (width == 0) return DF_OK;
     *served = true;
     p.out = floats(args->out);
     p.x = floats(args->x);
@@ -108,11 +107,10 @@ int bias_gelu_forward_vector(const Call& call, const df_gelu_args* args, bool* s
 
 int bias_gelu_backward_vector(const Call& call, const df_gelu_args* args, bool* served) {
     *served = false;
-    const auto views = {args->dx, args->dout, args->x, args->bias};
-    const int width = vector_width(views);
     Activation p = {};
     p.columns = last_dim(args->x);
-    if (p.columns % width != 0 || !(width == 8 ? rows_aligned<8>(views) : rows_aligned<4>(views))) return DF_OK;
+    const int width = vector_width({args->dx, args->dout, args->x, args->bias}, p.columns);
+    if (width == 0) return DF_OK;
     *served = true;
     p.out = floats(args->dx);
     p.dout = floats(args->dout);

@@ -247,41 +247,13 @@ __device__ __forceinline__ void registers_increase() {
     DF_HOPPER_PTX(asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(Registers));)
 }
 
-/// 2^x, about two units in the last place; subnormal results are 0.
-__device__ __forceinline__ float exp2_fast(float x) {
-#ifdef DF_CUDA_EMULATION
-    return exp2f(x);
-#else
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-#endif
-}
-
-/// Two bfloat16, the first in the lower half, as fragments hold them.
-__device__ __forceinline__ uint32_t pack(float first, float second) {
-#ifdef DF_CUDA_EMULATION
-    return to_bf16(first).bits | static_cast<uint32_t>(to_bf16(second).bits) << 16;
-#else
-    uint32_t packed;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(second), "f"(first));
-    return packed;
-#endif
-}
-
 /// Four 8 x 8 matrices of bfloat16 from fragments (r[i]: row lane / 4, columns 2 (lane % 4) and the next) to shared memory: lane 8 i + j
 /// passes the address of row j of matrix i.
 __device__ __forceinline__ void stmatrix_x4(uint32_t row, const uint32_t (&r)[4]) {
     DF_HOPPER_PTX(asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row), "r"(r[0]), "r"(r[1]),
                                "r"(r[2]), "r"(r[3])
                                : "memory");)
-    DF_HOPPER_HOST(emulation::stmatrix(row, r, false);)
-}
-__device__ __forceinline__ void stmatrix_x4_transposed(uint32_t row, const uint32_t (&r)[4]) {
-    DF_HOPPER_PTX(asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row), "r"(r[0]), "r"(r[1]),
-                               "r"(r[2]), "r"(r[3])
-                               : "memory");)
-    DF_HOPPER_HOST(emulation::stmatrix(row, r, true);)
+    DF_HOPPER_HOST(emulation::stmatrix(row, r);)
 }
 
 // wgmma: a warpgroup's product of 64 rows, N columns and 16 k's, bfloat16 in, float sums. Asynchronous: between the issue and wgmma_wait

@@ -22,6 +22,17 @@ __device__ inline double sum_row(double value) {
     return sum_lanes(value);
 }
 
+/// f(k, v) for the accesses of a thread: its k-th is access v of the row.
+template <int W, int kLanes, class F>
+__device__ __forceinline__ void each_access(int lane, int64_t vectors, F f) {
+#pragma unroll
+    for (int k = 0; k < kHeld / W; ++k) {
+        const int64_t v = lane + static_cast<int64_t>(k) * kLanes;
+        if (v >= vectors) break;
+        f(k, v);
+    }
+}
+
 struct Forward {
     Floats sum, out, x, residual, weight, bias;
     float *mean, *rstd;
@@ -33,7 +44,7 @@ struct Forward {
 /// Bytes per element: x and residual read, sum and out written, each once; weight and bias come from cache.
 template <int W, bool kBlock>
 __global__ void __launch_bounds__(kThreads) layernorm_forward_registers(Forward p) {
-    constexpr int kLanes = kBlock ? kThreads : kWarp, kVectors = kHeld / W;
+    constexpr int kLanes = kBlock ? kThreads : kWarp;
     const int lane = threadIdx.x % kLanes;
     const int64_t n = blockIdx.x * static_cast<int64_t>(kThreads / kLanes) + threadIdx.x / kLanes;
     if (n >= p.rows.count) return; /* a whole warp; with a block per row, never */
@@ -42,10 +53,7 @@ __global__ void __launch_bounds__(kThreads) layernorm_forward_registers(Forward 
     const int64_t vectors = p.columns / W;
     float held[kHeld];
     double total = 0;
-#pragma unroll
-    for (int k = 0; k < kVectors; ++k) {
-        const int64_t v = lane + static_cast<int64_t>(k) * kLanes;
-        if (v >= vectors) break;
+    each_access<W, kLanes>(lane, vectors, [&](int k, int64_t v) {
         float x[W];
         load_vector(p.x, at[2] + v * W, x);
         if (p.residual) {
@@ -65,32 +73,27 @@ __global__ void __launch_bounds__(kThreads) layernorm_forward_registers(Forward 
             held[k * W + j] = x[j];
             total += x[j];
         }
-    }
+    });
     const double mean = sum_row<kBlock>(total) / p.columns;
     double square = 0;
-#pragma unroll
-    for (int k = 0; k < kVectors; ++k) {
-        if (lane + static_cast<int64_t>(k) * kLanes >= vectors) break;
+    each_access<W, kLanes>(lane, vectors, [&](int k, int64_t) {
 #pragma unroll
         for (int j = 0; j < W; ++j) {
             const double centred = held[k * W + j] - mean;
             held[k * W + j] = static_cast<float>(centred);
             square += centred * centred;
         }
-    }
+    });
     const double rstd = 1.0 / sqrt(sum_row<kBlock>(square) / p.columns + p.eps);
     const float scale = static_cast<float>(rstd);
-#pragma unroll
-    for (int k = 0; k < kVectors; ++k) {
-        const int64_t v = lane + static_cast<int64_t>(k) * kLanes;
-        if (v >= vectors) break;
+    each_access<W, kLanes>(lane, vectors, [&](int k, int64_t v) {
         float weight[W], out[W];
         load_vector(p.weight, v * W, weight);
         load_vector(p.bias, v * W, out);
 #pragma unroll
         for (int j = 0; j < W; ++j) out[j] = fmaf(held[k * W + j] * scale, weight[j], out[j]);
         store_vector(p.out, at[1] + v * W, out);
-    }
+    });
     if (lane == 0) {
         p.mean[n] = static_cast<float>(mean);
         p.rstd[n] = scale;
@@ -109,7 +112,7 @@ struct Backward {
 /// sum are read once. Bytes per element: dout, sum and dsum read, dx written, each once.
 template <int W, bool kBlock>
 __global__ void __launch_bounds__(kThreads) layernorm_backward_registers(Backward p) {
-    constexpr int kLanes = kBlock ? kThreads : kWarp, kVectors = kHeld / W, kRows = kThreads / kLanes;
+    constexpr int kLanes = kBlock ? kThreads : kWarp, kRows = kThreads / kLanes;
     __shared__ double totals[kBlock ? 1 : 2 * kWarpColumns];
     const int lane = threadIdx.x % kLanes, row = threadIdx.x / kLanes;
     const int64_t vectors = p.columns / W, first = blockIdx.x * p.rows_per_block;
@@ -123,10 +126,7 @@ __global__ void __launch_bounds__(kThreads) layernorm_backward_registers(Backwar
         const float mean = p.mean[n], rstd = p.rstd[n];
         float g[kHeld], h[kHeld]; /* dout weight, and what was normalised */
         double sum_g = 0, sum_gh = 0;
-#pragma unroll
-        for (int k = 0; k < kVectors; ++k) {
-            const int64_t v = lane + static_cast<int64_t>(k) * kLanes;
-            if (v >= vectors) break;
+        each_access<W, kLanes>(lane, vectors, [&](int k, int64_t v) {
             float dout[W], x[W], weight[W];
             load_vector(p.dout, at[1] + v * W, dout);
             load_vector(p.sum, at[3] + v * W, x);
@@ -141,13 +141,10 @@ __global__ void __launch_bounds__(kThreads) layernorm_backward_registers(Backwar
                 dweight[i] = fmaf(dout[j], h[i], dweight[i]);
                 dbias[i] += dout[j];
             }
-        }
+        });
         const float mean_g = static_cast<float>(sum_row<kBlock>(sum_g) / p.columns);
         const float mean_gh = static_cast<float>(sum_row<kBlock>(sum_gh) / p.columns);
-#pragma unroll
-        for (int k = 0; k < kVectors; ++k) {
-            const int64_t v = lane + static_cast<int64_t>(k) * kLanes;
-            if (v >= vectors) break;
+        each_access<W, kLanes>(lane, vectors, [&](int k, int64_t v) {
             float dx[W];
 #pragma unroll
             for (int j = 0; j < W; ++j) dx[j] = rstd * (g[k * W + j] - mean_g - h[k * W + j] * mean_gh);
@@ -158,35 +155,29 @@ __global__ void __launch_bounds__(kThreads) layernorm_backward_registers(Backwar
                 for (int j = 0; j < W; ++j) dx[j] += dsum[j];
             }
             store_vector(p.dx, at[0] + v * W, dx);
-        }
+        });
     }
     if (p.partials == nullptr) return;
     float* out = p.partials + 2 * blockIdx.x * p.columns;
     if constexpr (kBlock) { /* each column has one thread */
-#pragma unroll
-        for (int k = 0; k < kVectors; ++k) {
-            const int64_t v = lane + static_cast<int64_t>(k) * kLanes;
-            if (v >= vectors) break;
+        each_access<W, kLanes>(lane, vectors, [&](int k, int64_t v) {
 #pragma unroll
             for (int j = 0; j < W; ++j) {
                 out[v * W + j] = dweight[k * W + j];
                 out[p.columns + v * W + j] = dbias[k * W + j];
             }
-        }
+        });
     } else { /* the warps in turn */
         for (int turn = 0; turn < kRows; ++turn) {
             if (turn == row)
-#pragma unroll
-                for (int k = 0; k < kVectors; ++k) {
-                    const int64_t v = lane + static_cast<int64_t>(k) * kLanes;
-                    if (v >= vectors) break;
+                each_access<W, kLanes>(lane, vectors, [&](int k, int64_t v) {
 #pragma unroll
                     for (int j = 0; j < W; ++j) {
                         const int64_t c = v * W + j;
                         totals[c] = dweight[k * W + j] + (turn == 0 ? 0.0 : totals[c]);
                         totals[kWarpColumns + c] = dbias[k * W + j] + (turn == 0 ? 0.0 : totals[kWarpColumns + c]);
                     }
-                }
+                });
             __syncthreads();
         }
         for (int64_t c = threadIdx.x; c < p.columns; c += kThreads) {
@@ -225,12 +216,10 @@ int backward(const Call& call, Backward p, Floats dweight, Floats dbias, bool ac
 
 int residual_layernorm_forward_vector(const Call& call, const df_layernorm_args* args, bool* served) {
     *served = false;
-    const auto views = {args->sum, args->out, args->x, args->residual, args->weight, args->bias};
-    const int width = vector_width(views);
     Forward p = {};
     p.columns = last_dim(args->x);
-    if (p.columns % width != 0 || p.columns > kBlockColumns) return DF_OK;
-    if (!(width == 8 ? rows_aligned<8>(views) : rows_aligned<4>(views))) return DF_OK;
+    const int width = vector_width({args->sum, args->out, args->x, args->residual, args->weight, args->bias}, p.columns);
+    if (width == 0 || p.columns > kBlockColumns) return DF_OK;
     *served = true;
     p.sum = floats(args->sum);
     p.out = floats(args->out);
@@ -247,12 +236,10 @@ int residual_layernorm_forward_vector(const Call& call, const df_layernorm_args*
 
 int residual_layernorm_backward_vector(const Call& call, const df_layernorm_args* args, bool* served) {
     *served = false;
-    const auto views = {args->dx, args->dout, args->dsum, args->sum, args->weight};
-    const int width = vector_width(views);
     Backward p = {};
     p.columns = last_dim(args->dx);
-    if (p.columns % width != 0 || p.columns > kBlockColumns) return DF_OK;
-    if (!(width == 8 ? rows_aligned<8>(views) : rows_aligned<4>(views))) return DF_OK;
+    const int width = vector_width({args->dx, args->dout, args->dsum, args->sum, args->weight}, p.columns);
+    if (width == 0 || p.columns > kBlockColumns) return DF_OK;
     *served = true;
     p.dx = floats(args->dx);
     p.dout = floats(args->dout);

@@ -156,7 +156,7 @@ __global__ void __launch_bounds__(2 * hopper::kWarpgroup, 2) linear_attention_wg
 #pragma unroll
             for (int e = 0; e < 32; e += 2)
                 store_shared_4(own[e / 4] + panel * kPanelBytes + e / 2 % 2 * hopper::kAtomBytes,
-                               hopper::pack(state[panel][e], state[panel][e + 1]));
+                               pack_bf16(state[panel][e], state[panel][e + 1]));
         hopper::async_proxy_fence();
         hopper::named_sync<1, hopper::kWarpgroup>();
         hopper::barrier_wait(full + stage, i / kStages % 2);
@@ -179,7 +179,7 @@ __global__ void __launch_bounds__(2 * hopper::kWarpgroup, 2) linear_attention_wg
 #pragma unroll
         for (int e = 0; e < 32; e += 2) {
             const int at = e / 2 % 2 * 8 - e / 4 * 8;
-            weights[e / 2] = hopper::pack(scores[e] * apart[at], scores[e + 1] * apart[at - 1]);
+            weights[e / 2] = pack_bf16(scores[e] * apart[at], scores[e + 1] * apart[at - 1]);
         }
         hopper::wgmma_wait<0>();
         const float scale[2] = {powers.from_state(row, n, s.reversed), powers.from_state(row + 8, n, s.reversed)};
@@ -196,7 +196,7 @@ __global__ void __launch_bounds__(2 * hopper::kWarpgroup, 2) linear_attention_wg
         hopper::named_sync<1, hopper::kWarpgroup>();
 #pragma unroll
         for (int e = 0; e < 32; e += 2)
-            store_shared_4(own[e / 4] + (L::kOutAt - L::kStateAt) + e / 2 % 2 * hopper::kAtomBytes, hopper::pack(out[e], out[e + 1]));
+            store_shared_4(own[e / 4] + (L::kOutAt - L::kStateAt) + e / 2 % 2 * hopper::kAtomBytes, pack_bf16(out[e], out[e + 1]));
         hopper::async_proxy_fence();
         hopper::named_sync<1, hopper::kWarpgroup>();
         if (leader) {
@@ -220,7 +220,7 @@ __global__ void __launch_bounds__(2 * hopper::kWarpgroup, 2) linear_attention_wg
 #pragma unroll
                         for (int k = 0; k < 4; ++k) {
                             const float before = to_state[16 * step + k / 2 * 8], after = to_state[16 * step + k / 2 * 8 + 1];
-                            y_transposed[step][k] = hopper::pack(rest_of(low_bf16(y_transposed[step][k]) * before, part),
+                            y_transposed[step][k] = pack_bf16(rest_of(low_bf16(y_transposed[step][k]) * before, part),
                                                                  rest_of(high_bf16(y_transposed[step][k]) * after, part));
                         }
                     }

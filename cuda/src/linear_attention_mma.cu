@@ -199,7 +199,7 @@ public:
         s.x = tokens(x, reversed);
         s.y = tokens(y, reversed);
         s.z = tokens(z, reversed);
-        const auto aligned = [](const Tokens& t) { return rows_of_16_bytes(t.data, {t.batch, t.row, t.head, t.first}); };
+        const auto aligned = [](const Tokens& t) { return rows_aligned(t.data, {t.batch, t.row, t.head, t.first}); };
         s.vectors_in = aligned(s.x) && aligned(s.y) && aligned(s.z);
         s.vectors_out = aligned(s.out) && p_.head_size % 4 == 0;
         return s;

@@ -21,9 +21,9 @@ struct Step {
     int rows_per_block = 0; /* kStepWarps * kInFlight * (32 / lanes) */
 };
 
-__device__ inline Float4 load_quad(const Floats& data, int64_t at) {
-    if (data.dtype != DF_BF16) return *reinterpret_cast<const Float4*>(static_cast<const float*>(data.data) + at);
-    const Words2 pairs = *reinterpret_cast<const Words2*>(static_cast<const bf16*>(data.data) + at);
+__device__ inline float4 load_quad(const Floats& data, int64_t at) {
+    if (data.dtype != DF_BF16) return *reinterpret_cast<const float4*>(static_cast<const float*>(data.data) + at);
+    const uint2 pairs = *reinterpret_cast<const uint2*>(static_cast<const bf16*>(data.data) + at);
     return {low_bf16(pairs.x), high_bf16(pairs.x), low_bf16(pairs.y), high_bf16(pairs.y)};
 }
 
@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(kStepThreads) linear_attention_step(const Step
     const float decay = p.decay ? p.decay.load(head) : 1.0f;
     const bool reads = p.before.data && decay != 0;
 
-    Float4 state[kInFlight][PerLane];
+    float4 state[kInFlight][PerLane];
     float v[kInFlight];
     const int64_t v_at = p.v.rows(b, head, 1).base, q_at = p.q.rows(b, head, 1).base, k_at = p.k.rows(b, head, 1).base;
 #pragma unroll
@@ -52,7 +52,7 @@ __global__ void __launch_bounds__(kStepThreads) linear_attention_step(const Step
             if (reads && a < p.head_size && c < p.head_size) state[r][i] = load_quad(p.before.data, p.before.at(b, head, a, c));
         }
     }
-    Float4 q[PerLane], k[PerLane];
+    float4 q[PerLane], k[PerLane];
 #pragma unroll
     for (int i = 0; i < PerLane; ++i) {
         const int c = kQuad * (lane + i * p.lanes);
@@ -67,7 +67,7 @@ __global__ void __launch_bounds__(kStepThreads) linear_attention_step(const Step
         float sum = 0;
 #pragma unroll
         for (int i = 0; i < PerLane; ++i) {
-            Float4 s = state[r][i];
+            float4 s = state[r][i];
             s.x = fmaf(decay, s.x, v[r] * k[i].x);
             s.y = fmaf(decay, s.y, v[r] * k[i].y);
             s.z = fmaf(decay, s.z, v[r] * k[i].z);
@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(kStepThreads) linear_attention_step(const Step
             sum += (s.x * q[i].x + s.y * q[i].y) + (s.z * q[i].z + s.w * q[i].w);
             const int c = kQuad * (lane + i * p.lanes);
             if (p.after.data && a < p.head_size && c < p.head_size)
-                *reinterpret_cast<Float4*>(static_cast<float*>(p.after.data.data) + p.after.at(b, head, a, c)) = s;
+                *reinterpret_cast<float4*>(static_cast<float*>(p.after.data.data) + p.after.at(b, head, a, c)) = s;
         }
         sum = sum_lanes(sum, p.lanes);
         if (lane == 0 && a < p.head_size) p.out.data.store(p.out.rows(b, head, 1).base + a, sum);

@@ -36,19 +36,6 @@ __host__ __device__ constexpr int swizzle(int row, int chunk) {
         return (row * Chunks + (chunk ^ ((row / (8 / Chunks)) & (Chunks - 1)))) * 16;
 }
 
-/// Two bf16 in one register, the first in the lower half.
-__device__ inline uint32_t pack_bf16(float low, float high) {
-#ifdef DF_CUDA_EMULATION
-    return static_cast<uint32_t>(to_bf16(low).bits) | static_cast<uint32_t>(to_bf16(high).bits) << 16;
-#else
-    uint32_t packed;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
-    return packed;
-#endif
-}
-__device__ inline float low_bf16(uint32_t packed) { return bits_to_float(packed << 16); }
-__device__ inline float high_bf16(uint32_t packed) { return bits_to_float(packed & 0xffff0000u); }
-
 /// The nearest tf32, ties away from zero, as the float it equals.
 __device__ inline uint32_t to_tf32(float value) {
 #ifdef DF_CUDA_EMULATION
@@ -59,18 +46,6 @@ __device__ inline uint32_t to_tf32(float value) {
     uint32_t bits;
     asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
     return bits;
-#endif
-}
-
-/// 2^x to two bits of the last place (ex2.approx); denormal results are 0.
-__device__ inline float exp2_approx(float x) {
-#ifdef DF_CUDA_EMULATION
-    const float y = exp2f(x);
-    return y < 0x1p-126f ? 0.0f : y;
-#else
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
 #endif
 }
 

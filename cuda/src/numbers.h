@@ -7,6 +7,8 @@
 #include <math.h>
 #include <stdint.h>
 
+#include <initializer_list>
+
 #include "dualform/df_backend.h"
 
 namespace dualform::cuda {
@@ -85,7 +87,40 @@ inline Floats floats(float* data) {
     return f;
 }
 
+/// Whether accesses of so many bytes can follow these rows: the address of column 0 of every row is a multiple of them. Strides in elements.
+inline bool rows_aligned(const Floats& data, std::initializer_list<int64_t> strides, int64_t bytes = 16) {
+    const int64_t element = data.dtype == DF_BF16 ? 2 : 4;
+    bool aligned = reinterpret_cast<uintptr_t>(data.data) % static_cast<uintptr_t>(bytes) == 0;
+    for (const int64_t stride : strides) aligned = aligned && stride * element % bytes == 0;
+    return aligned;
+}
+
 #if defined(__CUDACC__) || defined(DF_CUDA_EMULATION)
+
+/// Two bf16 in one register, the first in the lower half.
+__device__ inline uint32_t pack_bf16(float low, float high) {
+#ifdef DF_CUDA_EMULATION
+    return static_cast<uint32_t>(to_bf16(low).bits) | static_cast<uint32_t>(to_bf16(high).bits) << 16;
+#else
+    uint32_t packed;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+    return packed;
+#endif
+}
+__device__ inline float low_bf16(uint32_t packed) { return bits_to_float(packed << 16); }
+__device__ inline float high_bf16(uint32_t packed) { return bits_to_float(packed & 0xffff0000u); }
+
+/// 2^x to two bits of the last place (ex2.approx); denormal results are 0.
+__device__ inline float exp2_approx(float x) {
+#ifdef DF_CUDA_EMULATION
+    const float y = exp2f(x);
+    return y < 0x1p-126f ? 0.0f : y;
+#else
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#endif
+}
 
 /// A thread's first element and the step to its next: neighbouring threads take neighbouring elements, the grid walks on as a whole.
 __device__ inline int64_t first_element() { return blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x; }

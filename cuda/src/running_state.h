@@ -25,22 +25,7 @@ struct StateTiles {
     static constexpr int shared(int stages) { return stages * kStage + Parts * kWeights; }
 };
 
-/// Whether 16-byte loads can follow these rows: the address of column 0 of every row is a multiple of 16 bytes.
-inline bool rows_of_16_bytes(const Floats& data, std::initializer_list<int64_t> strides) {
-    const int64_t per = data.dtype == DF_BF16 ? 8 : 4;
-    bool ok = reinterpret_cast<uintptr_t>(data.data) % 16 == 0;
-    for (const int64_t s : strides) ok = ok && s % per == 0;
-    return ok;
-}
-
 #if defined(__CUDACC__) || defined(DF_CUDA_EMULATION)
-
-struct alignas(16) Float4 {
-    float x, y, z, w;
-};
-struct alignas(8) Words2 {
-    uint32_t x, y;
-};
 
 /// high + low is value, to 16 bits of mantissa; an infinite value has no rest.
 __device__ inline float rest_of(float value, float high) {
@@ -75,8 +60,8 @@ __device__ inline void load_rows(SharedAddress tile, const Rows& rows, int64_t r
         }
         float value[8];
         if (Parts == 2 && vectors && there == 8) {
-            const Float4* const from = reinterpret_cast<const Float4*>(static_cast<const float*>(rows.data.data) + at);
-            const Float4 first = from[0], second = from[1];
+            const float4* const from = reinterpret_cast<const float4*>(static_cast<const float*>(rows.data.data) + at);
+            const float4 first = from[0], second = from[1];
             value[0] = first.x, value[1] = first.y, value[2] = first.z, value[3] = first.w;
             value[4] = second.x, value[5] = second.y, value[6] = second.z, value[7] = second.w;
         } else {
@@ -319,12 +304,12 @@ __device__ inline void store_rows(const Rows& rows, const float (&out)[Chunk / 1
             const bool inside = there && column < width;
             if (rows.data.dtype == DF_BF16) {
                 const uint32_t a = pack_bf16(a0, a1), b = pack_bf16(b0, b1), other = __shfl_xor_sync(kAllLanes, odd ? a : b, 1);
-                const Words2 four = {odd ? other : a, odd ? b : other};
-                if (inside) *reinterpret_cast<Words2*>(static_cast<bf16*>(rows.data.data) + at + column) = four;
+                const uint2 four = {odd ? other : a, odd ? b : other};
+                if (inside) *reinterpret_cast<uint2*>(static_cast<bf16*>(rows.data.data) + at + column) = four;
             } else {
                 const float other0 = __shfl_xor_sync(kAllLanes, odd ? a0 : b0, 1), other1 = __shfl_xor_sync(kAllLanes, odd ? a1 : b1, 1);
-                const Float4 four = {odd ? other0 : a0, odd ? other1 : a1, odd ? b0 : other0, odd ? b1 : other1};
-                if (inside) *reinterpret_cast<Float4*>(static_cast<float*>(rows.data.data) + at + column) = four;
+                const float4 four = {odd ? other0 : a0, odd ? other1 : a1, odd ? b0 : other0, odd ? b1 : other1};
+                if (inside) *reinterpret_cast<float4*>(static_cast<float*>(rows.data.data) + at + column) = four;
             }
         }
 }

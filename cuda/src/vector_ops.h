@@ -25,26 +25,20 @@ struct CrossEntropyRows {
 };
 int cross_entropy_rows_vector(const Call& call, const CrossEntropyRows& rows, bool* served);
 
-/// Numbers an access: 16 bytes of the narrowest operand.
-inline int vector_width(std::initializer_list<const df_view*> views) {
+/// Numbers an access: 16 bytes of the narrowest operand, of rows of so many columns. 0 where an operand does not allow whole accesses.
+inline int vector_width(std::initializer_list<const df_view*> views, int64_t columns) {
+    int width = 4;
     for (const df_view* view : views)
-        if (view != nullptr && view->dtype == DF_BF16) return 8;
-    return 4;
-}
-
-/// Whether every row of the operand starts where an access of W can.
-template <int W>
-inline bool rows_aligned(const df_view* view) {
-    if (view == nullptr) return true;
-    bool aligned = is_aligned<W>(floats(view));
-    for (int axis = 0; axis + 1 < view->rank; ++axis) aligned = aligned && (view->shape[axis] == 1 || view->stride[axis] % W == 0);
-    return aligned;
-}
-template <int W>
-inline bool rows_aligned(std::initializer_list<const df_view*> views) {
-    for (const df_view* view : views)
-        if (!rows_aligned<W>(view)) return false;
-    return true;
+        if (view != nullptr && view->dtype == DF_BF16) width = 8;
+    bool aligned = columns % width == 0;
+    for (const df_view* view : views) {
+        if (view == nullptr) continue;
+        const int64_t bytes = smaller(16, width * (view->dtype == DF_BF16 ? 2 : 4));
+        aligned = aligned && rows_aligned(floats(view), {}, bytes);
+        for (int axis = 0; axis + 1 < view->rank; ++axis)
+            aligned = aligned && (view->shape[axis] == 1 || rows_aligned(floats(view), {view->stride[axis]}, bytes));
+    }
+    return aligned ? width : 0;
 }
 
 }  // namespace dualform::cuda

@@ -166,13 +166,16 @@ T shuffle_xor(T value, int mask) {
 #define blockDim (dualform::cuda::emulation::block.block_size)
 #define gridDim (dualform::cuda::emulation::block.grid_size)
 
-struct float2 {
+struct alignas(8) float2 {
     float x, y;
 };
-struct float4 {
+struct alignas(16) float4 {
     float x, y, z, w;
 };
-struct uint4 {
+struct alignas(8) uint2 {
+    unsigned x, y;
+};
+struct alignas(16) uint4 {
     unsigned x, y, z, w;
 };
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }

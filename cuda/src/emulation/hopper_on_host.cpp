@@ -437,14 +437,13 @@ void wgmma_wait(int pending) {
     }
 }
 
-void stmatrix(uint32_t row, const uint32_t (&r)[4], bool transposed) {
+void stmatrix(uint32_t row, const uint32_t (&r)[4]) {
     const uint32_t lane = running->index.x % kWarp;
     exchange_put(row);
     warp_barrier();
     for (uint32_t i = 0; i < 4; ++i)
         for (uint32_t e = 0; e < 2; ++e) {
-            const uint32_t fragment_row = lane / 4, column = 2 * (lane % 4) + e;
-            const uint32_t to_row = transposed ? column : fragment_row, to_column = transposed ? fragment_row : column;
+            const uint32_t to_row = lane / 4, to_column = 2 * (lane % 4) + e;
             const uint32_t address = static_cast<uint32_t>(exchange_get(static_cast<int>(8 * i + to_row)));
             char* const at = shared_at(address + 2 * to_column, 2);
             if (at == nullptr || address % 16 != 0) {

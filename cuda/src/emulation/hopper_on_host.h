@@ -45,6 +45,6 @@ void wgmma(float* d, int n, const uint32_t (&a)[4], uint64_t b, bool b_mn, bool 
 void wgmma_commit();
 void wgmma_wait(int pending);
 
-void stmatrix(uint32_t row, const uint32_t (&r)[4], bool transposed);
+void stmatrix(uint32_t row, const uint32_t (&r)[4]);
 
 }  // namespace dualform::cuda::emulation
