@@ -215,7 +215,7 @@ judge() { # CODE SINCE [LIMIT]
         fi
         ;;
     *)
-        record FAIL "$seconds" "exit code $1: $(grep -m1 -iE 'fail|error|df_tests:|df_bench:' "$work/log" || echo "$last")"
+        record FAIL "$seconds" "exit code $1: $(grep -m1 -E '^FAILED|^failed|df_tests:|df_bench:' "$work/log" || grep -m1 -iE 'fail|error' "$work/log" || echo "$last")"
         sed 's/^/    /' "$work/log" | tail -n 8
         ;;
     esac
@@ -229,7 +229,6 @@ stage_device() {
     local since=$SECONDS about
     about=$("$df_bench" --describe "${on[@]}" 2>&1) || { record FAIL 0 "$about"; return; }
     printf '%s\n' "$about" >"$work/describe"
-    smi='not asked'
     if [[ $backend == cuda ]]; then
         smi=$(nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.max.sm,power.limit,temperature.gpu --format=csv,noheader -i 0 \
             2>/dev/null || echo 'nvidia-smi is not there')
@@ -259,8 +258,7 @@ stage_native() { # CHECK KERNELS PRECISION
         arguments+=(--cases 1 --repeat "$([[ -n $dry ]] && echo 2 || echo 1000)")
         ;;
     out-of-memory) [[ $2 == plain ]] || arguments+=(--aligned) ;;
-    threads) [[ $2 == plain ]] || arguments+=(--dtype BF16) ;;
-    memory) [[ $2 == plain ]] || arguments+=(--dtype BF16) ;;
+    threads | memory) [[ $2 == plain ]] || arguments+=(--dtype BF16) ;;
     parity) [[ -n $dry ]] && arguments+=(--cases 1 --dtype F32) ;;
     *) [[ -n $dry ]] && arguments+=(--cases 1) ;;
     esac
@@ -598,7 +596,7 @@ wanted() { # NAME
 
 : >"$work/stages"; : >"$work/bench"; : >"$work/peers"; : >"$work/errors"; : >"$work/notes"; echo '{}' >"$work/describe"
 say "commit $commit, backend $backend, kernels ${kernel_list[*]}, ${minutes} minutes"
-ran=0 not_hopper=''
+ran=0 not_hopper='' smi='not asked'
 for stage in "${stage_names[@]}"; do
     export DUALFORM_KERNELS=plain DUALFORM_PRECISION=float32
     unset DUALFORM_DETERMINISTIC

@@ -43,6 +43,7 @@ constexpr int kPreferenceWorkspace = 1, kPreferenceReduction = 3, kPreferenceAli
 constexpr uint32_t kReductionComputeType = 2; /* CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE: partial sums in float, in a fixed order */
 constexpr int kMatmulAuxPointer = 11, kMatmulAuxLeading = 12; /* CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, ..._LD */
 constexpr uint32_t kEpilogueDefault = 1, kEpilogueBias = 4, kEpilogueGelu = 32, kEpilogueAux = 128, kEpilogueGeluSlope = 64 | kEpilogueAux;
+constexpr int kInvalidValue = 7, kArchitectureMismatch = 8, kNotSupported = 15; /* CUBLAS_STATUS_... */
 constexpr int64_t kAuxMultiple = 8; /* elements: what the leading dimension of GELU's auxiliary matrix has to be a multiple of */
 
 struct Algorithm {
@@ -384,8 +385,10 @@ int multiply_with_cublaslt(const Call& call, const Product& p, bool* served, con
                                 call.stream);
     *served = status == 0;
     if (status == 0) return count_launch("cublasLtMatmul"), DF_OK;
-    // A device that is lost, or a memory fault, is an error; whatever else it says of this shape, the tiled kernel serves it.
     if (const int lost = call.check(cudaGetLastError(), "cublasLtMatmul")) return lost;
+    // What it says before it starts, of a shape that its heuristic had taken: the tiled kernel serves that. All else is an error.
+    if (status != kInvalidValue && status != kArchitectureMismatch && status != kNotSupported)
+        return fail(call.error, DF_INTERNAL, "%s: cublasLtMatmul: status %d", call.op, status);
     c->choices.give_up(shape);
     return DF_OK;
 }

@@ -30,8 +30,7 @@ __device__ inline void store_param(const Step& p, const int64_t (&at)[5], double
     p.param.store(at[0], kept);
 }
 
-/// The numbers of an AdamW step that all elements share; corrections: 1 / (1 - beta^step). The sums are double; the root and the quotient are
-/// float, for a division in double takes longer than the element's bytes.
+/// The numbers of an AdamW step that all elements share; corrections: 1 / (1 - beta^step), for a division in double takes long.
 struct Adamw {
     double scale, lr, beta1, beta2, eps, correction1, correction2;
 
@@ -40,9 +39,7 @@ struct Adamw {
         const double g = scale * grad;
         m = fma(beta1, m, (1 - beta1) * g);
         v = fma(beta2, v, (1 - beta2) * g * g);
-        const float root = sqrtf(static_cast<float>(v * correction2));
-        const float update = static_cast<float>(m * correction1) / (root + static_cast<float>(eps));
-        return fma(-lr, fma(weight_decay, value, static_cast<double>(update)), value);
+        return fma(-lr, fma(weight_decay, value, m * correction1 / (sqrt(v * correction2) + eps)), value);
     }
 };
 

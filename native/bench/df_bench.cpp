@@ -273,15 +273,14 @@ Ceilings measure_ceilings(df_device* device, const Options& o) {
     if (on_cuda) {
         const int64_t n = emulated ? 64 : 8192;
         // Through cuBLASLt where it is found, which plain kernels do not call.
+        const df_dtype dtype = on_tensor_cores(o) ? DF_BF16 : DF_F32;
         const std::string kernels = described(o.backend, "kernels");
         require(df_backend_set_option(o.backend.c_str(), "kernels", "mma"));
-        const df_dtype dtype = on_tensor_cores(o) ? DF_BF16 : DF_F32;
         c.peak_gflops = rate(device, true, seconds, "matmul", {n, n, n}, dtype, true);
         const std::string provider = described(o.backend, "matmul");
         require(df_backend_set_option(o.backend.c_str(), "kernels", kernels.c_str()));
         const std::string size = std::to_string(n);
-        c.peak_of = std::string("matmul ") + (dtype == DF_BF16 ? "bf16 " : "f32 ") + size + "," + size + "," + size + ", " +
-                    described(o.backend, "matmul");
+        c.peak_of = std::string("matmul ") + (dtype == DF_BF16 ? "bf16 " : "f32 ") + size + "," + size + "," + size + ", " + provider;
     } else {
         c.peak_gflops = cpu_peak(device, o.dtype);
         c.peak_of = "multiply-adds in registers";

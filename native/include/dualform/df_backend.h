@@ -9,7 +9,7 @@
 
 #include "dualform/df_ops.h"
 
-#define DF_BACKEND_ABI 1
+#define DF_BACKEND_ABI 2
 
 #ifdef __cplusplus
 extern "C" {

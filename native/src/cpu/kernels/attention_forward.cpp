@@ -49,7 +49,7 @@ struct Forward {
           packs(sizes.T * sizes.group >= kPackedQueries && (sizeof(T) != sizeof(A) || k.stride[1] != sizes.HS)),
           blocks(sizes.B * sizes.NH * ceil_div(sizes.T, kBlocks * kTile) >= kTasks ? kBlocks : 1) {}
 
-/// A worker's scratch; [HS][lanes] unless said. lanes is that of a whole block.
+    /// A worker's scratch; [HS][lanes] unless said. lanes is that of a whole block.
     struct Offsets {
         Offsets(const Forward& pass, bool with_momentum) {
             Layout layout;

@@ -11,8 +11,11 @@ import java.util.Locale;
 import java.util.Map;
 import java.util.concurrent.Callable;
 import org.dualform.Backend;
+import org.dualform.Backends;
 import org.dualform.DType;
 import org.dualform.Device;
+import org.dualform.Kernels;
+import org.dualform.Precision;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Model.CommandSpec;
 import picocli.CommandLine.Option;
@@ -183,7 +186,7 @@ final class BenchCommand implements Callable<Integer> {
             bytes = sets.first().bytes();
         }
         device.trim();
-        peak = cpu ? Math.max(peak, device.peakGflops(type)) : matmulPeak(device);
+        peak = cpu ? Math.max(peak, device.peakGflops(type)) : matmulPeak(device, type);
         double flops = work.flops(sizes, timed, settings);
         report.put("median_ms", rounded(times.median() * 1e3));
         report.put("min_ms", rounded(times.fastest() * 1e3));
@@ -199,12 +202,26 @@ final class BenchCommand implements Callable<Integer> {
         return work == BenchWork.GPT_STEP ? 0 : (rotate == null ? usual : rotate) * (1 << 20);
     }
 
-    /** What a large product in bfloat16 reaches: the most that can be measured where there are no threads of ours. */
-    private double matmulPeak(Device device) {
+    /**
+     * What a large product reaches, by cuBLASLt where it is found: the most that can be measured where there are no threads of ours. In bfloat16,
+     * or float32 where that is what multiplies.
+     */
+    private double matmulPeak(Device device, DType type) {
+        Kernels chosen = Backends.kernels();
+        boolean tensorCores = type == DType.BF16 || chosen != Kernels.PLAIN && Backends.precision() != Precision.FLOAT32;
+        Backends.setKernels(Kernels.MMA); // the plain kernels do without cuBLASLt
+        try {
+            return matmul(device, tensorCores ? DType.BF16 : DType.F32);
+        } finally {
+            Backends.setKernels(chosen);
+        }
+    }
+
+    private double matmul(Device device, DType type) {
         long[] sizes = {PEAK_SIZE, PEAK_SIZE, PEAK_SIZE};
         BenchSettings settings = BenchSettings.USUAL;
         double seconds = Math.min(0.1, 0.1 * this.seconds);
-        try (BenchTensors tensors = BenchTensors.drawn(device, DType.BF16, 0)) {
+        try (BenchTensors tensors = BenchTensors.drawn(device, type, 0)) {
             Workload product = BenchWork.MATMUL.make(tensors, sizes, Pass.FORWARD, settings);
             return BenchWork.MATMUL.flops(sizes, Pass.FORWARD, settings) / Sampling.of(device, seconds, null, product::run).fastest() / 1e9;
         } finally {
