@@ -13,7 +13,6 @@ constexpr int64_t kPrefetchKeys = 16;  // keys fetched ahead for a lone query: a
 constexpr int kBlocks = 2;             // blocks of kTile queries that a task takes along when there are enough tasks: they share copies of keys
 constexpr int64_t kPackedQueries = 512;  // queries of a key head from which packing its keys and values beats copying tiles
 constexpr int64_t kTasks = 32;         // tasks wanted
-constexpr float kStaleness = 4;        // what scores may exceed the subtracted maximum by before it moves and sums are rescaled
 
 template <class A>
 constexpr A kMinusInfinity = A(-__builtin_inf());

@@ -22,7 +22,6 @@ constexpr int64_t kHeads = 16;                       // of keys for each thread,
 constexpr int kMostWaiting = 4 * kTile;              // keys whose weights wait for one product, where a head is wide
 constexpr double kLog2E = 1.4426950408889634074;
 constexpr float kMinusInfinity = -__builtin_inff();
-constexpr float kStaleness = 4;  // what scores may exceed the subtracted maximum by before it moves and sums are rescaled
 
 /// 2^x for x that is not far above 0, within 1.5e-7: weights that are rounded to bfloat16 need no more. Exactly 0 below 2^-125, NaN for NaN.
 inline Vec<float> power_of_two(Vec<float> x) {

@@ -13,6 +13,7 @@ namespace dualform::cpu::DF_ISA {
 
 constexpr int kTile = 64;       // own rows of a task, and rows streamed at a time
 constexpr int kFoldTiles = 16;  // tiles added to one float sum before it joins the total: keeps long sums near pairwise accuracy
+constexpr float kStaleness = 4;  // what scores may exceed the subtracted maximum by before it moves and sums are rescaled
 constexpr int64_t kInlineWork = 32768;  // multiply-adds below which waking other threads costs more than it saves
 
 /// Whether n tasks of so many multiply-adds in all are worth other threads.
