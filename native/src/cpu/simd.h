@@ -258,79 +258,34 @@ inline Vec<double> log_of_normal(Vec<double> x) {
 
 // ---- a small matrix product on padded tiles ----
 
+#if defined(__AVX512F__)
+constexpr bool kWideVectors = true;  // of the length of a cache line
+#else
+constexpr bool kWideVectors = false;
+#endif
+
+/// How a left operand lies: its rows are contiguous, or its columns, or kPanelRows rows at a time, column after column. The compiler must
+/// know, or each number that is broadcast costs an address.
+enum class Major { kRow, kColumn, kPanel };
+constexpr int kPanelRows = 6;
+
 namespace tile {
 // A block of rows x vectors sums stays in registers. Each step of the sum loads the vectors of b and broadcasts a number of each row of a
 // for rows times vectors multiply-adds: the fewer loads and instructions for each, the less else on the core disturbs.
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int kVectors = 4;  // of 32 registers
+constexpr int kUnroll = 4;   // terms
 template <int V>
 constexpr int kTall = V == 4 ? 6 : V == 3 ? 8 : 12;
 #else
 constexpr int kVectors = 2;  // of 16 registers
+constexpr int kUnroll = 2;   // with more, sums of one term are kept while the next one's begin, and registers run out
 template <int V>
 constexpr int kTall = V == 2 ? 6 : 8;
 #endif
+template <int V, Major M>
+constexpr int kHeight = M == Major::kPanel ? kPanelRows : kTall<V>;
 constexpr int kChain = 16;  // terms added one after another before they join c: near pairwise accuracy
-
-/// put(i, x) with the sums x[R][V] of rows i..i+R: a (R,depth) b (depth, V vectors), depth at most kChain. Rows of b are Ldb elements
-/// apart, or ldb where Ldb is 0.
-template <class A, int R, int V, int Ldb, class Put>
-inline __attribute__((always_inline)) void sums(int i, const A* a, ptrdiff_t lda, ptrdiff_t step, const A* b, ptrdiff_t ldb, int depth,
-                                                Put&& put) {
-    Vec<A> sum[R][V] = {};
-    const auto term = [&](const A* a_p, const A* b_row) __attribute__((always_inline)) {
-        Vec<A> b_p[V];
-#pragma GCC unroll 8
-        for (int v = 0; v < V; ++v) b_p[v] = load(b_row + v * kLanes<A>);
-#pragma GCC unroll 16
-        for (int r = 0; r < R; ++r) {
-            const Vec<A> a_rp = splat<A>(a_p[r * lda]);
-#pragma GCC unroll 8
-            for (int v = 0; v < V; ++v) sum[r][v] += a_rp * b_p[v];
-        }
-    };
-    const A* const a_i = a + i * lda;
-    int p = 0;
-    if constexpr (Ldb != 0) {
-        const A *a_p = a_i, *b_p = b;
-        for (; p + 4 <= depth; p += 4, a_p += 4 * step, b_p += 4 * Ldb) {
-#pragma GCC unroll 4
-            for (int x = 0; x < 4; ++x) term(a_p + x * step, b_p + x * Ldb);
-        }
-        for (; p < depth; ++p, a_p += step, b_p += Ldb) term(a_p, b_p);
-    } else {
-        for (; p + 2 <= depth; p += 2) {
-            term(a_i + p * step, b + p * ldb);
-            term(a_i + (p + 1) * step, b + (p + 1) * ldb);
-        }
-        if (p < depth) term(a_i + p * step, b + p * ldb);
-    }
-    put(i, sum);
-}
-
-/// The same for m rows in blocks. before(i, R) is called ahead of rows i..i+R.
-template <class A, int V, int Ldb, class Before, class Put>
-inline __attribute__((always_inline)) void rows(const A* a, ptrdiff_t lda, ptrdiff_t step, const A* b, ptrdiff_t ldb, int m, int depth,
-                                                Before&& before, Put&& put) {
-    int i = 0;
-    for (; i + kTall<V> <= m; i += kTall<V>) {
-        before(i, kTall<V>);
-        sums<A, kTall<V>, V, Ldb>(i, a, lda, step, b, ldb, depth, put);
-    }
-    for (; i + 4 <= m; i += 4) {
-        before(i, 4);
-        sums<A, 4, V, Ldb>(i, a, lda, step, b, ldb, depth, put);
-    }
-    if (i + 2 <= m) {
-        before(i, 2);
-        sums<A, 2, V, Ldb>(i, a, lda, step, b, ldb, depth, put);
-        i += 2;
-    }
-    if (i < m) {
-        before(i, 1);
-        sums<A, 1, V, Ldb>(i, a, lda, step, b, ldb, depth, put);
-    }
-}
 
 /// f(place of each of the R x V vectors).
 template <int R, int V, class F>
@@ -342,44 +297,123 @@ inline __attribute__((always_inline)) void each(F&& f) {
     }
 }
 
-template <class A, int V, int Ldb = 0>
-inline void chain(A* c, ptrdiff_t ldc, const A* a, ptrdiff_t lda, ptrdiff_t step, const A* b, ptrdiff_t ldb, int m, int depth, bool add) {
-    rows<A, V, Ldb>(a, lda, step, b, ldb, m, depth, [](int, int) {}, [&](int i, const auto& sum) __attribute__((always_inline)) {
-        constexpr int R = int(sizeof sum / (V * sizeof(Vec<A>)));
-        A* to = c + i * ldc;
-        const auto at = [&](int r, int v) { return to + r * ldc + v * kLanes<A>; };
-        if (add) each<R, V>([&](int r, int v) { store(at(r, v), load(at(r, v)) + sum[r][v]); });
-        else each<R, V>([&](int r, int v) { store(at(r, v), sum[r][v]); });
-    });
+/// Where rows from i on begin. lda: from row to row of a, from column to column, or the columns of a panel.
+template <Major M, class A>
+inline const A* left_at(const A* a, ptrdiff_t lda, int i) {
+    if constexpr (M == Major::kRow) return a + i * lda;
+    else if constexpr (M == Major::kColumn) return a + i;
+    else return a + i / kPanelRows * kPanelRows * lda + i % kPanelRows;
+}
+/// From term to term of a row.
+template <Major M>
+inline ptrdiff_t step_of(ptrdiff_t lda) { return M == Major::kRow ? 1 : M == Major::kColumn ? lda : ptrdiff_t{kPanelRows}; }
+
+/// Sums of R rows: a (R,depth), as left_at gives it, times b (depth, V vectors) in one chain. Rows of b are Ldb elements apart, or ldb
+/// where Ldb is 0.
+template <class A, int R, int V, int Ldb, Major M>
+inline __attribute__((always_inline)) void sums(Vec<A> (&sum)[R][V], const A* a, ptrdiff_t lda, const A* b, ptrdiff_t ldb, int depth) {
+    each<R, V>([&](int r, int v) __attribute__((always_inline)) { sum[r][v] = Vec<A>{}; });
+    const A* row[R];
+    for (int r = 0; r < R; ++r) row[r] = M == Major::kRow ? a + r * lda : a;
+    const ptrdiff_t step = step_of<M>(lda);
+    const auto term = [&](ptrdiff_t at, const A* b_row) __attribute__((always_inline)) {
+        Vec<A> b_p[V];
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) b_p[v] = load(b_row + v * kLanes<A>);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r) {
+            const Vec<A> a_rp = splat<A>(M == Major::kRow ? row[r][at] : row[0][at + r]);
+#pragma GCC unroll 8
+            for (int v = 0; v < V; ++v) sum[r][v] += a_rp * b_p[v];
+        }
+    };
+    if constexpr (Ldb != 0) ldb = Ldb;
+    int p = 0;
+    for (; p + kUnroll <= depth; p += kUnroll) {
+#pragma GCC unroll 4
+        for (int x = 0; x < kUnroll; ++x) term((p + x) * step, b + (p + x) * ldb);
+    }
+    for (; p < depth; ++p) term(p * step, b + p * ldb);
+}
+
+/// f(Constant<R>, i) for blocks of R rows from i on, which make up m rows.
+template <int Height, class F>
+inline __attribute__((always_inline)) void blocks(int m, F&& f) {
+    int i = 0;
+    for (; i + Height <= m; i += Height) f(Constant<Height>{}, i);
+    for (; i + 4 <= m; i += 4) f(Constant<4>{}, i);
+    if (i + 2 <= m) {
+        f(Constant<2>{}, i);
+        i += 2;
+    }
+    if (i < m) f(Constant<1>{}, i);
+}
+
+/// c = sum, or += when add.
+template <class A, int R, int V>
+inline __attribute__((always_inline)) void join(A* c, ptrdiff_t ldc, const Vec<A> (&sum)[R][V], bool add) {
+    const auto at = [c, ldc](int r, int v) { return c + r * ldc + v * kLanes<A>; };
+    if (add) each<R, V>([&](int r, int v) { store(at(r, v), load(at(r, v)) + sum[r][v]); });
+    else each<R, V>([&](int r, int v) { store(at(r, v), sum[r][v]); });
+}
+
+/// p, of which the compiler knows nothing: else it keeps what is stored there in registers from chain to chain, for which there is no room.
+template <class A>
+inline A* somewhere(A* p) {
+    asm("" : "+r"(p));
+    return p;
+}
+
+/// c (m, V vectors) (+)= a (m,k) b (k, V vectors). Sums of a chain join c.
+template <class A, int V, Major M, int Ldb, int kChain>
+inline void product(A* c, ptrdiff_t ldc, const A* a, ptrdiff_t lda, const A* b, ptrdiff_t ldb, int m, int k, bool add) {
+    const ptrdiff_t step = step_of<M>(lda);
+    constexpr int kSlice = kWideVectors ? kChain : 256;  // terms that all rows take at a time
+    int p = 0;
+    do {
+        const int depth = smaller(kSlice, k - p);
+        blocks<kHeight<V, M>>(m, [&](auto height, int i) __attribute__((always_inline)) {
+            constexpr int R = decltype(height)::value;
+            const A *a_q = left_at<M>(a + p * step, lda, i), *b_q = b + p * ldb;
+            bool adds = add || p > 0;
+            for (int q = 0; q == 0 || q < depth; q += kChain) {
+                Vec<A> sum[R][V];
+                sums<A, R, V, Ldb, M>(sum, a_q, lda, b_q, ldb, smaller(kChain, depth - q));
+                a_q += kChain * step;
+                b_q += kChain * ldb;
+                join<A, R, V>(somewhere(c + i * ldc), ldc, sum, adds);
+                adds = true;
+            }
+        });
+        p += depth;
+    } while (p < k);
 }
 }  // namespace tile
 
 /// c (m,n) = a (m,k) b (k,n), or += when add. Rows contiguous, leading dimensions in elements. n is rounded up to a multiple of
 /// kLanes<A>: b must be readable and c writable there. One thread; the order of summation depends on k alone. Element (i,p) of a is
-/// a[i*lda + p*step]: lda = 1 reads a transposed. b is read in panels of kVectors vectors, kChain rows at a time, which stay in the L1
-/// cache while the rows of a pass; c should stay in the L2 cache. k = 0 clears c (or leaves it when add).
+/// a[i*lda + p*step], one of the two being 1: lda = 1 reads a transposed. b is read in panels of kVectors vectors; c should stay in the L2
+/// cache. k = 0 clears c (or leaves it when add).
 template <class A, int kChain = tile::kChain>
 inline void tile_gemm(A* c, ptrdiff_t ldc, const A* a, ptrdiff_t lda, const A* b, ptrdiff_t ldb, int m, int n, int k, bool add,
                       ptrdiff_t step = 1) {
     constexpr int kWidth = tile::kVectors * kLanes<A>;
-    for (int j = 0; j < n; j += kWidth) {
-        const int vectors = smaller(tile::kVectors, (n - j + kLanes<A> - 1) / kLanes<A>);
-        int p = 0;
-        bool adds = add;
-        do {
-            const int depth = smaller(kChain, k - p);
-            A* c_j = c + j;
-            const A *a_p = a + p * step, *b_pj = b + p * ldb + j;
-            if (vectors == tile::kVectors && ldb == kWidth) tile::chain<A, tile::kVectors, kWidth>(c_j, ldc, a_p, lda, step, b_pj, ldb, m, depth, adds);
-            else if (vectors == tile::kVectors) tile::chain<A, tile::kVectors>(c_j, ldc, a_p, lda, step, b_pj, ldb, m, depth, adds);
-            else if (vectors == 1) tile::chain<A, 1>(c_j, ldc, a_p, lda, step, b_pj, ldb, m, depth, adds);
-            else if constexpr (tile::kVectors == 4) {
-                if (vectors == 2) tile::chain<A, 2>(c_j, ldc, a_p, lda, step, b_pj, ldb, m, depth, adds);
-                else tile::chain<A, 3>(c_j, ldc, a_p, lda, step, b_pj, ldb, m, depth, adds);
-            }
-            adds = true;
-            p += depth;
-        } while (p < k);
+    constexpr int kUsual = 64;  // elements from row to row of b
+    const auto columns = [&](auto vectors, auto apart, int j) {
+        constexpr int V = decltype(vectors)::value, Ldb = decltype(apart)::value;
+        if (step == 1) tile::product<A, V, Major::kRow, Ldb, kChain>(c + j, ldc, a, lda, b + j, ldb, m, k, add);
+        else tile::product<A, V, Major::kColumn, Ldb, kChain>(c + j, ldc, a, step, b + j, ldb, m, k, add);
+    };
+    int j = 0;
+    for (; n - j > kWidth - kLanes<A>; j += kWidth) {
+        if (ldb == kUsual) columns(Constant<tile::kVectors>{}, Constant<kUsual>{}, j);
+        else columns(Constant<tile::kVectors>{}, Constant<0>{}, j);
+    }
+    const int left = (n - j + kLanes<A> - 1) / kLanes<A>;
+    if (left == 1) columns(Constant<1>{}, Constant<0>{}, j);
+    if constexpr (tile::kVectors == 4) {
+        if (left == 2) columns(Constant<2>{}, Constant<0>{}, j);
+        if (left == 3) columns(Constant<3>{}, Constant<0>{}, j);
     }
 }
 

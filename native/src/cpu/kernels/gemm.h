@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cpu/bf16_tile.h"
+#include "cpu/copy.h"
 #include "cpu/simd.h"
 
 namespace dualform::cpu::DF_ISA {
@@ -51,14 +52,6 @@ inline Matrix matrix(A* data, int64_t ld) {
 
 // ---- between tensors and tiles ----
 
-template <class A, class T>
-inline void widen(A* to, const T* from, int64_t n) {
-    int64_t j = 0;
-    if constexpr (sizeof(A) == sizeof(Accumulate<T>))
-        for (; j + kLanes<A> <= n; j += kLanes<A>) store(to + j, load(from + j));
-    for (; j < n; ++j) to[j] = A(get(from + j));
-}
-
 /// to = from, or to += from in the wider type, rounded once.
 template <class T, class S>
 inline void narrow(T* to, const S* from, int64_t n, bool add) {
@@ -69,47 +62,6 @@ inline void narrow(T* to, const S* from, int64_t n, bool add) {
         for (; j < n; ++j) put(to + j, from[j] + get(to + j));
     else
         for (; j < n; ++j) put(to + j, from[j]);
-}
-
-typedef float Quad __attribute__((vector_size(16)));
-inline Quad load_quad(const float* p) {
-    Quad v;
-    __builtin_memcpy(&v, p, sizeof v);
-    return v;
-}
-inline Quad load_quad(const bf16* p) {
-    typedef uint16_t Halves __attribute__((vector_size(8)));
-    typedef uint32_t Wholes __attribute__((vector_size(16)));
-    Halves h;
-    __builtin_memcpy(&h, p, sizeof h);
-    return bit_cast<Quad>(__builtin_convertvector(h, Wholes) << 16);
-}
-
-/// to[r ld + c] = from[r + c stride], in squares of four where the type allows.
-template <class A, class T>
-inline void transpose(A* to, int64_t ld, const T* from, int64_t stride, int64_t rows, int64_t cols) {
-    int64_t c = 0;
-    if constexpr (sizeof(A) == 4 && sizeof(T) <= 4) {
-        typedef int32_t Picks __attribute__((vector_size(16)));
-        const Picks low = {0, 4, 1, 5}, high = {2, 6, 3, 7}, first = {0, 1, 4, 5}, second = {2, 3, 6, 7};
-        for (; c + 4 <= cols; c += 4) {
-            const T* f = from + c * stride;
-            int64_t r = 0;
-            for (; r + 4 <= rows; r += 4) {
-                const Quad x0 = load_quad(f + r), x1 = load_quad(f + stride + r);
-                const Quad x2 = load_quad(f + 2 * stride + r), x3 = load_quad(f + 3 * stride + r);
-                const Quad a = __builtin_shuffle(x0, x1, low), b = __builtin_shuffle(x2, x3, low);
-                const Quad d = __builtin_shuffle(x0, x1, high), e = __builtin_shuffle(x2, x3, high);
-                const Quad y[4] = {__builtin_shuffle(a, b, first), __builtin_shuffle(a, b, second), __builtin_shuffle(d, e, first),
-                                   __builtin_shuffle(d, e, second)};
-                for (int i = 0; i < 4; ++i) __builtin_memcpy(to + (r + i) * ld + c, &y[i], sizeof y[i]);
-            }
-            for (; r < rows; ++r)
-                for (int i = 0; i < 4; ++i) to[r * ld + c + i] = get(f + i * stride + r);
-        }
-    }
-    for (; c < cols; ++c)
-        for (int64_t r = 0; r < rows; ++r) to[r * ld + c] = A(get(from + c * stride + r));
 }
 
 /// Copies rows x cols of x into a row-major tile, clearing columns cols..padded.
@@ -183,9 +135,9 @@ struct Gemm {
 namespace gemm_blocks {
 constexpr int kGroup = 512;          // terms that join one sum; groups are added in turn, so that long sums stay accurate
 constexpr int64_t kDeep = 16 * kGroup;  // terms whose groups are added in A; from there on in double
-constexpr int kTileRows = 64;        // a tile of out: with a chain's terms of both operands it stays in the L1 cache
-constexpr int kTileBytes = 256;      // of a row of a tile, and of a row of a panel of b
-constexpr int64_t kTaskRows = 128;   // rows of a task: as many as keep their part of a in the L2 cache
+constexpr int kTileRows = kWideVectors ? 64 : 96;  // a tile of out: it stays in the L1 cache with a slice of b, and one of a where vectors are wide
+constexpr int kSlice = kWideVectors ? 32 : 16384 / (tile::kVectors * kVectorBytes);  // terms that a tile takes at a time, a panel of b being so wide
+constexpr int64_t kTaskRows = kWideVectors ? 128 : 96;  // rows of a task: as many as keep their part of a in the L2 cache
 constexpr int64_t kTallRows = 2048;  // of a task that packs b for itself, so that this is done rarely
 constexpr int64_t kTasksPerThread = 8;
 constexpr int64_t kTaskWork = int64_t{1} << 18;  // multiply-adds below which a task is not worth another thread
@@ -193,6 +145,7 @@ constexpr int64_t kShareWork = int64_t{1} << 23;  // multiply-adds from which op
 constexpr int64_t kShareBytes = int64_t{1} << 26;
 constexpr int64_t kFewOutputs = 256;  // up to this many float outputs are summed in double: it costs little and rounds once
 constexpr int64_t kPartsDepth = 256;  // terms that pay for an out written by columns
+constexpr int64_t kPackedColumns = 192;  // columns that pay for packing the left operand
 constexpr int kThin = 8;              // up to this many rows, b is read in place when its columns are contiguous
 constexpr int kInPlaceRows = 64;      // up to this many rows, b is read in place when its rows are contiguous
 constexpr size_t kOnStack = 8192;     // scratch below this needs no allocation
@@ -248,7 +201,7 @@ struct TileProduct {
     int64_t ldc, ldt, ldo;
     bool joins;
     const A *a, *b;
-    int64_t lda, step, ldb;
+    int64_t lda, ldb;  // lda: from row to row of a, from column to column, or the columns of a panel
     int m, n, k;
     const A* bias;    // of these columns, or null: only with out
     bool accumulate;  // only with out
@@ -258,74 +211,79 @@ struct TileProduct {
 constexpr int kFewTerms = 128;  // up to this many, chains are short: a plain sum of few terms is more accurate, too
 constexpr int kShortChain = tile::kChain, kLongChain = 2 * tile::kChain;
 
-/// Each chain's sums join c; the last ones leave it. Meanwhile what is not in a cache yet is fetched: a chain's terms are too few for the
+/// Each chain's sums join c; the last ones leave it. Meanwhile what is not in a cache yet is fetched: a slice's terms are too few for the
 /// processor to see the pattern.
-template <class A, int V, int Ldb>
+template <class A, int V, int Ldb, Major M>
 inline void tile_vectors(const TileProduct<A>& t) {
-    constexpr int kLine = 64 / int(sizeof(A)), kStride = larger(1, kLine / kLanes<A>);
+    constexpr int kLine = 64 / int(sizeof(A)), kStride = larger(1, kLine / kLanes<A>), kHeight = tile::kHeight<V, M>;
     const int chain = t.k <= kFewTerms ? kShortChain : kLongChain;
-    const int ahead = (chain * tile::kTall<V> + t.m - 1) / t.m;  // rows of the next terms to fetch with each block of rows
-    for (int p = 0; p < t.k; p += chain) {
-        const int depth = smaller(chain, t.k - p), left = t.k - p - depth;
-        const A *a = t.a + p * t.step, *b = t.b + p * t.ldb, *b_next = b + depth * t.ldb, *a_next = a + depth * t.step;
-        const bool first = p == 0, last = left == 0, leaves_next = t.out != nullptr && left > 0 && left <= chain;
-        tile::rows<A, V, Ldb>(
-            a, t.lda, t.step, b, t.ldb, t.m, depth,
-            [&](int i, int R) __attribute__((always_inline)) {
-                if (t.fetches_b)
-                    for (int x = 0; x < ahead; ++x, b_next += t.ldb)
+    const int slice = Ldb == 0 ? chain : gemm_blocks::kSlice;
+    const ptrdiff_t step = tile::step_of<M>(t.lda);
+    const int ahead = (slice * kHeight + t.m - 1) / t.m;  // rows of the next terms to fetch with each block of rows
+    for (int p = 0; p < t.k; p += slice) {
+        const int depth = smaller(slice, t.k - p), left = t.k - p - depth;
+        const A *a = t.a + p * step, *b = t.b + p * t.ldb, *b_next = b + depth * t.ldb, *a_next = a + depth * t.lda;
+        const bool leaves_next = t.out != nullptr && left > 0 && left <= slice;
+        tile::blocks<kHeight>(t.m, [&](auto height, int i) __attribute__((always_inline)) {
+            constexpr int R = decltype(height)::value;
+            if (t.fetches_b)
+                for (int x = 0; x < ahead; ++x, b_next += t.ldb)
 #pragma GCC unroll 4
-                        for (int v = 0; v < V; v += kStride) __builtin_prefetch(b_next + v * kLanes<A>);
-                if (t.fetches_a && t.step == 1)
-                    for (int r = i; r < i + R; ++r)
-                        for (int x = depth; x < 2 * depth; x += kLine) __builtin_prefetch(a + r * t.lda + x);
-                if (t.fetches_a && t.lda == 1)
-                    for (int x = 0; x < ahead; ++x, a_next += t.step)
-                        for (int r = 0; r < t.m; r += kLine) __builtin_prefetch(a_next + r);
-                if (leaves_next)
-                    for (int r = i; r < i + R; ++r)
+                    for (int v = 0; v < V; v += kStride) __builtin_prefetch(b_next + v * kLanes<A>);
+            if (t.fetches_a && M == Major::kRow)
+                for (int r = i; r < i + R; ++r)
+                    for (int x = depth; x < 2 * depth; x += kLine) __builtin_prefetch(a + r * t.lda + x);
+            if (t.fetches_a && M == Major::kColumn)
+                for (int x = 0; x < ahead; ++x, a_next += t.lda)
+                    for (int r = 0; r < t.m; r += kLine) __builtin_prefetch(a_next + r);
+            if (leaves_next)
+                for (int r = i; r < i + R; ++r)
 #pragma GCC unroll 4
-                        for (int v = 0; v < V; v += kStride) __builtin_prefetch(t.out + r * t.ldo + v * kLanes<A>, 1);
-            },
-            [&](int i, const auto& sum) __attribute__((always_inline)) {
-                constexpr int R = int(sizeof sum / (V * sizeof(Vec<A>)));
-                A* c = t.c + i * t.ldc;
-                const auto place = [&](int r, int v) { return c + r * t.ldc + v * kLanes<A>; };
-                if (!last) {
-                    if (first) tile::each<R, V>([&](int r, int v) { store(place(r, v), sum[r][v]); });
-                    else tile::each<R, V>([&](int r, int v) { store(place(r, v), load(place(r, v)) + sum[r][v]); });
-                    return;
+                    for (int v = 0; v < V; v += kStride) __builtin_prefetch(t.out + r * t.ldo + v * kLanes<A>, 1);
+
+            const A *a_q = tile::left_at<M>(a, t.lda, i), *b_q = b;
+            bool joins = p > 0;
+            for (int q = 0; q < depth; q += chain) {
+                Vec<A> sum[R][V];
+                tile::sums<A, R, V, Ldb, M>(sum, a_q, t.lda, b_q, t.ldb, smaller(chain, depth - q));
+                a_q += chain * step;
+                b_q += chain * t.ldb;
+                A* const c = tile::somewhere(t.c + i * t.ldc);
+                if (left > 0 || q + chain < depth) {
+                    tile::join<A, R, V>(c, t.ldc, sum, joins);
+                    joins = true;
+                    continue;
                 }
-                A *total = t.total + i * t.ldt, *out = t.out != nullptr ? t.out + i * t.ldo : total;
-                const ptrdiff_t ldo = t.out != nullptr ? t.ldo : t.ldt;
-                tile::each<R, V>([&](int r, int v) {
-                    const int at = v * kLanes<A>;
-                    Vec<A> x = sum[r][v];
-                    if (!first) x += load(place(r, v));
-                    if (t.joins) x += load(total + r * t.ldt + at);
-                    if (t.bias != nullptr) x += load(t.bias + at);
-                    if (t.accumulate) x += load(out + r * ldo + at);
-                    store(out + r * ldo + at, x);
-                });
-            });
+                const auto add = [&](const A* x, ptrdiff_t ld) __attribute__((always_inline)) {
+                    tile::each<R, V>([&](int r, int v) { sum[r][v] += load(x + r * ld + v * kLanes<A>); });
+                };
+                if (joins) add(c, t.ldc);
+                if (t.joins) add(t.total + i * t.ldt, t.ldt);
+                if (t.bias != nullptr) add(t.bias, 0);
+                A* const to = t.out != nullptr ? t.out + i * t.ldo : t.total + i * t.ldt;
+                const ptrdiff_t ld = t.out != nullptr ? t.ldo : t.ldt;
+                if (t.accumulate) add(to, ld);
+                tile::join<A, R, V>(to, ld, sum, false);
+            }
+        });
     }
 }
 
-template <class A, int Ldb>
+template <class A, int Ldb, Major M>
 inline void tile_product(TileProduct<A> t) {
     constexpr int kWidth = tile::kVectors * kLanes<A>;
     for (; t.n >= kWidth; t.n -= kWidth) {
-        tile_vectors<A, tile::kVectors, Ldb>(t);
+        tile_vectors<A, tile::kVectors, Ldb, M>(t);
         t.b += kWidth;
         t.c += kWidth;
         t.total += kWidth;
         if (t.out != nullptr) t.out += kWidth;
         if (t.bias != nullptr) t.bias += kWidth;
     }
-    if (t.n == kLanes<A>) return tile_vectors<A, 1, Ldb>(t);
+    if (t.n == kLanes<A>) return tile_vectors<A, 1, Ldb, M>(t);
     if constexpr (tile::kVectors > 2) {
-        if (t.n == 2 * kLanes<A>) return tile_vectors<A, 2, Ldb>(t);
-        if (t.n == 3 * kLanes<A>) return tile_vectors<A, 3, Ldb>(t);
+        if (t.n == 2 * kLanes<A>) return tile_vectors<A, 2, Ldb, M>(t);
+        if (t.n == 3 * kLanes<A>) return tile_vectors<A, 3, Ldb, M>(t);
     }
 }
 
@@ -344,28 +302,42 @@ template <class A>
 struct WidenedProduct {
     using Element = A;
     using Sum = A;
-    static constexpr int kPanel = gemm_blocks::kTileBytes / int(sizeof(A));  // columns of a panel of b
-    static constexpr int kRowStep = 1, kColumnStep = kLanes<A>, kDepthStep = 1;
+    static constexpr int kPanel = tile::kVectors * kLanes<A>;  // columns of a panel of b
+    static constexpr int kRowStep = kPanelRows, kColumnStep = kLanes<A>, kDepthStep = 1;
     static constexpr int kSpeed = 1;  // multiply-adds in the time of one
     static constexpr int kParts = 1;  // of b
     struct Session {};
 
-    /// Rows of the left operand: element (i,p) lies i row + p step after data.
     struct Left {
         const A* data;
-        ptrdiff_t row, step;
+        ptrdiff_t ld;  // as TileProduct has it
+        Major major;
     };
-    static bool left_in_place(const Gemm& g) { return g.a.dtype == kDtypeOf<A>; }
-    static Left left(const Matrix& a) { return {static_cast<const A*>(a.data), a.row, a.col}; }
-    /// Keeps the direction in which a is contiguous.
-    static bool by_depth(const Gemm& g) { return g.a.row == 1 && g.a.col != 1; }
-    static void pack_left(const Gemm& g, A* to, const Matrix& a, int64_t rows, int64_t depth) {
-        if (by_depth(g)) gather(to, rows, transposed(a), depth, rows, rows);
-        else gather(to, depth, a, rows, depth, depth);
+    /// Packed, it is read a tenth faster where there are few registers, which pays from so many columns on.
+    static bool left_in_place(const Gemm& g) {
+        return g.a.dtype == kDtypeOf<A> && (g.a.row == 1 || g.a.col == 1) && (kWideVectors || g.n < gemm_blocks::kPackedColumns);
     }
-    static Left packed_left(const Gemm& g, const A* from, int64_t rows, int64_t depth) {
-        return by_depth(g) ? Left{from, 1, rows} : Left{from, depth, 1};
+    static Left left(const Matrix& a) {
+        const A* data = static_cast<const A*>(a.data);
+        return a.col == 1 ? Left{data, a.row, Major::kRow} : Left{data, a.col, Major::kColumn};
     }
+    static void pack_left(const Gemm&, A* to, const Matrix& a, int64_t rows, int64_t depth) {
+        dispatch(a.dtype, [&](auto type) {
+            using T = typename decltype(type)::type;
+            const T* from = static_cast<const T*>(a.data);
+            if (a.col == 1) {
+                pack_panels(to, from, a.row, rows, depth);
+            } else if (a.row == 1) {
+                pack_column_panels(to, depth, from, a.col, depth, rows);
+            } else {
+                for (int64_t r = 0; r < rows; ++r)
+                    for (int64_t p = 0; p < depth; ++p)
+                        to[(r / kPanelRows * depth + p) * kPanelRows + r % kPanelRows] = A(get(from + r * a.row + p * a.col));
+            }
+            return 0;
+        });
+    }
+    static Left packed_left(const Gemm&, const A* from, int64_t, int64_t depth) { return {from, depth, Major::kPanel}; }
     static bool right_in_place(const Gemm& g) { return g.b.dtype == kDtypeOf<A> && g.b.col == 1; }
     static void pack_right(A* to, const Matrix& b, int64_t depth, int64_t cols) {
         gather(to, kPanel, b, depth, cols, round_up(cols, kColumnStep));
@@ -380,10 +352,16 @@ struct WidenedProduct {
     static void multiply(const Gemm& g, const GemmTile<A>& t, const Left& a, const A* b, int64_t ldb, int64_t depth, bool done) {
         A* out = done ? static_cast<A*>(block(g.out, t.i, t.j).data) : nullptr;
         const A* bias = done && g.bias.data != nullptr ? static_cast<const A*>(block(g.bias, t.i, t.j).data) : nullptr;
-        const TileProduct<A> product = {t.c, t.total, out, kPanel, t.ld, g.out.row, t.joins, a.data, b, a.row, a.step, ldb, int(t.rows),
+        const TileProduct<A> product = {t.c, t.total, out, kPanel, t.ld, g.out.row, t.joins, a.data, b, a.ld, ldb, int(t.rows),
                                         int(round_up(t.cols, kColumnStep)), int(depth), bias, done && g.accumulate, t.fetches_a, t.fetches_b};
-        if (ldb == kPanel) tile_product<A, kPanel>(product);
-        else tile_product<A, 0>(product);
+        const auto run = [&](auto apart) {
+            constexpr int kLdb = decltype(apart)::value;
+            if (a.major == Major::kPanel) tile_product<A, kLdb, Major::kPanel>(product);
+            else if (a.major == Major::kRow) tile_product<A, kLdb, Major::kRow>(product);
+            else tile_product<A, kLdb, Major::kColumn>(product);
+        };
+        if (ldb == kPanel) run(Constant<kPanel>{});
+        else run(Constant<0>{});
     }
 };
 
@@ -470,7 +448,7 @@ struct GemmPlan {
         const int64_t most_rows = packs_right && !shares_right ? kTallRows : kTaskRows;
         plan.row_blocks = ceil_div(g.m, most_rows);
         plan.rows = smaller(g.m, round_up(ceil_div(g.m, plan.row_blocks), 4));
-        if (plan.rows > kTileRows) plan.rows = round_up(plan.rows, kTileRows);
+        if (plan.rows > kTileRows || plan.row_blocks > 1) plan.rows = round_up(plan.rows, kTileRows);
         plan.row_blocks = ceil_div(g.m, plan.rows);
         const int64_t panels = ceil_div(g.n, int64_t{P::kPanel});
         const int64_t per_task = larger(int64_t{1}, panels / larger(int64_t{1}, ceil_div(wanted, batches * plan.row_blocks)));
@@ -510,6 +488,13 @@ private:
     size_t size_ = 0;
 };
 
+/// Rows that m rows of a packed left operand take, tile after tile.
+template <class P>
+inline int64_t tiled_rows(int64_t m) {
+    using gemm_blocks::kTileRows;
+    return m / kTileRows * round_up(int64_t{kTileRows}, P::kRowStep) + round_up(m % kTileRows, P::kRowStep);
+}
+
 /// One thread's memory.
 template <class P>
 struct GemmTiles {
@@ -522,7 +507,7 @@ struct GemmTiles {
         using namespace gemm_blocks;
         Carver carver(memory);
         const int64_t depth = round_up(smaller(g.k, int64_t{kGroup}), P::kDepthStep);
-        const int64_t rows = round_up(smaller(plan.rows, g.m), P::kRowStep);
+        const int64_t rows = tiled_rows<P>(smaller(plan.rows, g.m));
         left = plan.left == GemmPlan::kByTask ? carver.take<typename P::Element>(rows * depth) : nullptr;
         right = plan.right != GemmPlan::kShared ? carver.take<typename P::Element>(P::kPanel * depth * P::kParts) : nullptr;
         c = carver.take<typename P::Sum>(smaller(rows, int64_t{kTileRows}) * P::kPanel);
@@ -547,13 +532,13 @@ struct GemmShared {
         groups = ceil_div(g.k, kGroup);
         left_units = plan.left == GemmPlan::kShared ? ceil_div(g.m, kTileRows) * groups : 0;
         right_units = plan.right == GemmPlan::kShared ? ceil_div(g.n, P::kPanel) * groups : 0;
-        left = left_units > 0 ? carver.take<Element>(round_up(g.m, P::kRowStep) * depth) : nullptr;
+        left = left_units > 0 ? carver.take<Element>(tiled_rows<P>(g.m) * depth) : nullptr;
         right = right_units > 0 ? carver.take<Element>(round_up(g.n, P::kPanel) * depth * P::kParts) : nullptr;
         size = carver.size();
     }
     Element* left_at(const Gemm& g, int64_t i, int64_t p) const {
-        const int64_t rows = round_up(smaller(g.m - i, int64_t{gemm_blocks::kTileRows}), P::kRowStep);
-        return left + i * round_up(g.k, P::kDepthStep) + p * rows;
+        const int64_t rows = tiled_rows<P>(smaller(g.m - i, int64_t{gemm_blocks::kTileRows}));
+        return left + tiled_rows<P>(i) * round_up(g.k, P::kDepthStep) + p * rows;
     }
     Element* right_at(const Gemm& g, int64_t j, int64_t p) const {
         return right + (j * round_up(g.k, P::kDepthStep) + p * P::kPanel) * P::kParts;
@@ -601,7 +586,7 @@ inline void gemm_task(const Gemm& g, const GemmPlan& plan, const GemmShared<P>& 
                 } else if (plan.left == GemmPlan::kShared) {
                     left = P::packed_left(g, shared.left_at(g, i + y, p), tall, depth);
                 } else {
-                    typename P::Element* own = t.left + y * padded_depth;
+                    typename P::Element* own = t.left + tiled_rows<P>(y) * padded_depth;
                     if (x == 0) P::pack_left(g, own, a, tall, depth);
                     left = P::packed_left(g, own, tall, depth);
                 }
