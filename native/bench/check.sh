@@ -40,6 +40,23 @@ works() {
             done
         done
     done
+    # Operands packed for all tasks, by the task, and read in place: right, and with the same bits, so the same error, on any number of threads.
+    if [ "$backend" = cpu ]; then
+        for shape in 200,208,512 97,193,513 1600,200,60 96,400,300; do
+            for dtype in f32 bf16; do
+                errors=''
+                for threads in 1 3; do
+                    out=$("$bench" matmul --shape $shape --dtype $dtype --pass both --threads $threads --seconds 0 --ceilings false --json 2>&1) ||
+                        fail "matmul $shape $dtype: $out"
+                    case $out in *'"correct": true'*) ;; *) fail "matmul $shape $dtype: not correct: $out" ;; esac
+                    errors="$errors $(echo "$out" | sed 's/.*"relative_error": \([^,]*\),.*/\1/')"
+                done
+                # shellcheck disable=SC2086 # two words
+                set -- $errors
+                if [ $# = 2 ] && [ "$1" = "$2" ]; then passed=$((passed + 1)); else fail "matmul $shape $dtype: errors$errors"; fi
+            done
+        done
+    fi
     # A backward pass alone has its forward pass first, which is not timed; ceilings are measured, and their shares are numbers.
     for name in attention layernorm; do
         case $name in attention) shapes='1,9,2,8' ;; *) shapes='9,33' ;; esac

@@ -357,7 +357,7 @@ inline __attribute__((always_inline)) void join(A* c, ptrdiff_t ldc, const Vec<A
     else each<R, V>([&](int r, int v) { store(at(r, v), sum[r][v]); });
 }
 
-/// p, of which the compiler knows nothing: else it keeps what is stored there in registers from chain to chain, for which there is no room.
+/// p, of which GCC knows nothing: else it keeps what is stored there in registers from chain to chain, for which there is no room.
 template <class A>
 inline A* somewhere(A* p) {
     asm("" : "+r"(p));
@@ -369,6 +369,7 @@ template <class A, int V, Major M, int Ldb, int kChain>
 inline void product(A* c, ptrdiff_t ldc, const A* a, ptrdiff_t lda, const A* b, ptrdiff_t ldb, int m, int k, bool add) {
     const ptrdiff_t step = step_of<M>(lda);
     constexpr int kSlice = kWideVectors ? kChain : 256;  // terms that all rows take at a time
+    static_assert(kSlice % kChain == 0, "a slice has whole chains");
     int p = 0;
     do {
         const int depth = smaller(kSlice, k - p);

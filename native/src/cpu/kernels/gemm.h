@@ -145,7 +145,7 @@ constexpr int64_t kShareWork = int64_t{1} << 23;  // multiply-adds from which op
 constexpr int64_t kShareBytes = int64_t{1} << 26;
 constexpr int64_t kFewOutputs = 256;  // up to this many float outputs are summed in double: it costs little and rounds once
 constexpr int64_t kPartsDepth = 256;  // terms that pay for an out written by columns
-constexpr int64_t kPackedColumns = 192;  // columns that pay for packing the left operand
+constexpr int64_t kPackedColumns = 192;  // columns that pay for packing a left operand that could be read in place
 constexpr int kThin = 8;              // up to this many rows, b is read in place when its columns are contiguous
 constexpr int kInPlaceRows = 64;      // up to this many rows, b is read in place when its rows are contiguous
 constexpr size_t kOnStack = 8192;     // scratch below this needs no allocation
@@ -218,12 +218,13 @@ inline void tile_vectors(const TileProduct<A>& t) {
     constexpr int kLine = 64 / int(sizeof(A)), kStride = larger(1, kLine / kLanes<A>), kHeight = tile::kHeight<V, M>;
     const int chain = t.k <= kFewTerms ? kShortChain : kLongChain;
     const int slice = Ldb == 0 ? chain : gemm_blocks::kSlice;
+    static_assert(gemm_blocks::kSlice % kLongChain == 0, "a slice has whole chains");
     const ptrdiff_t step = tile::step_of<M>(t.lda);
     const int ahead = (slice * kHeight + t.m - 1) / t.m;  // rows of the next terms to fetch with each block of rows
     for (int p = 0; p < t.k; p += slice) {
         const int depth = smaller(slice, t.k - p), left = t.k - p - depth;
         const A *a = t.a + p * step, *b = t.b + p * t.ldb, *b_next = b + depth * t.ldb, *a_next = a + depth * t.lda;
-        const bool leaves_next = t.out != nullptr && left > 0 && left <= slice;
+        const bool leaves_soon = t.out != nullptr && (left == 0 ? depth > chain : left <= chain);
         tile::blocks<kHeight>(t.m, [&](auto height, int i) __attribute__((always_inline)) {
             constexpr int R = decltype(height)::value;
             if (t.fetches_b)
@@ -236,7 +237,7 @@ inline void tile_vectors(const TileProduct<A>& t) {
             if (t.fetches_a && M == Major::kColumn)
                 for (int x = 0; x < ahead; ++x, a_next += t.lda)
                     for (int r = 0; r < t.m; r += kLine) __builtin_prefetch(a_next + r);
-            if (leaves_next)
+            if (leaves_soon)
                 for (int r = i; r < i + R; ++r)
 #pragma GCC unroll 4
                     for (int v = 0; v < V; v += kStride) __builtin_prefetch(t.out + r * t.ldo + v * kLanes<A>, 1);
@@ -313,10 +314,9 @@ struct WidenedProduct {
         ptrdiff_t ld;  // as TileProduct has it
         Major major;
     };
-    /// Packed, it is read a tenth faster where there are few registers, which pays from so many columns on.
-    static bool left_in_place(const Gemm& g) {
-        return g.a.dtype == kDtypeOf<A> && (g.a.row == 1 || g.a.col == 1) && (kWideVectors || g.n < gemm_blocks::kPackedColumns);
-    }
+    static bool left_in_place(const Gemm& g) { return g.a.dtype == kDtypeOf<A> && (g.a.row == 1 || g.a.col == 1); }
+    /// Packed it is read a tenth faster, but where vectors are wide, which leave more time for each number that is broadcast.
+    static constexpr bool kPrefersPanels = !kWideVectors;
     static Left left(const Matrix& a) {
         const A* data = static_cast<const A*>(a.data);
         return a.col == 1 ? Left{data, a.row, Major::kRow} : Left{data, a.col, Major::kColumn};
@@ -374,6 +374,7 @@ struct Bf16Product {
     static constexpr int kPanel = Tiles ? 32 : 64;
     static constexpr int kRowStep = bf16_tile::kBlock, kColumnStep = bf16_tile::kBlock, kDepthStep = bf16_tile::kStep;
     static constexpr int kSpeed = Tiles ? 8 : 1;
+    static constexpr bool kPrefersPanels = false;
     static constexpr int kParts = Parts;
     struct Session {
         bf16_tile::TileSession tiles{Tiles};
@@ -455,19 +456,30 @@ struct GemmPlan {
         plan.cols = per_task * P::kPanel;
         plan.col_blocks = ceil_div(panels, per_task);
         if (packs_right) plan.right = shares_right && plan.row_blocks > 1 ? kShared : kByTask;
-        if (!P::left_in_place(g)) plan.left = shares && batches == 1 && plan.col_blocks > 1 ? kShared : kByTask;
+        const bool shares_left = shares && batches == 1 && plan.col_blocks > 1;
+        const int64_t left_bytes = g.m * g.k * int64_t(sizeof(typename P::Element));
+        if (!P::left_in_place(g) || plan.pays<P>(g, shares_left, left_bytes)) plan.left = shares_left ? kShared : kByTask;
         return plan;
     }
     /// One task.
     template <class P>
     static GemmPlan alone(const Gemm& g) {
         GemmPlan plan;
-        plan.left = P::left_in_place(g) ? kInPlace : kByTask;
         plan.right = g.m <= gemm_blocks::kInPlaceRows && P::right_in_place(g) ? kInPlace : kByTask;
         plan.rows = g.m;
         plan.cols = round_up(g.n, P::kPanel);
         plan.row_blocks = plan.col_blocks = 1;
+        if (!P::left_in_place(g) || plan.pays<P>(g, false, 0)) plan.left = kByTask;
         return plan;
+    }
+
+private:
+    /// Whether packing a left operand that could be read in place is worth its time and memory.
+    template <class P>
+    bool pays(const Gemm& g, bool shared, int64_t bytes) const {
+        using namespace gemm_blocks;
+        if (!P::kPrefersPanels) return false;
+        return shared ? g.n >= kPackedColumns && bytes <= kShareBytes : smaller(cols, g.n) >= kPackedColumns && rows <= kTallRows;
     }
 };
 
