@@ -19,6 +19,7 @@ inline Quad load_quad(const bf16* p) {
     return bit_cast<Quad>(__builtin_convertvector(h, Wholes) << 16);
 }
 
+/// to[j] = from[j], converted.
 template <class A, class T>
 inline void widen(A* to, const T* from, int64_t n) {
     int64_t j = 0;
