@@ -5,7 +5,7 @@
 // 32-bit lane holds what one step adds. Both are padded with zeros: rows of the left operand to kStep terms, n and m to whole vectors.
 #pragma once
 
-#include "cpu/simd.h"
+#include "cpu/tile_registers.h"
 
 namespace dualform::cpu::DF_ISA {
 
@@ -17,39 +17,6 @@ constexpr int kBlock = 16;  // rows and columns of a tile: m and n are multiples
 typedef uint32_t Pairs __attribute__((vector_size(kVectorBytes)));
 
 #if defined(__AVX512F__)
-
-/// Tile registers: all eight hold 16 rows of 64 bytes while a TileSession lives. A thread must not keep them beyond a task: the next
-/// user of the thread may be anyone, and their contents slow down every switch.
-class TileSession {
-public:
-    explicit TileSession(bool wanted) : wanted_(wanted) {
-        if (!wanted_) return;
-        struct alignas(64) Configuration {
-            uint8_t palette, start_row, reserved[14];
-            uint16_t row_bytes[16];
-            uint8_t rows[16];
-        } configuration = {};
-        configuration.palette = 1;
-        for (int i = 0; i < 8; ++i) {
-            configuration.row_bytes[i] = 64;
-            configuration.rows[i] = 16;
-        }
-        asm volatile("ldtilecfg %0" : : "m"(configuration));
-    }
-    ~TileSession() {
-        if (wanted_) asm volatile("tilerelease");
-    }
-    TileSession(const TileSession&) = delete;
-    TileSession& operator=(const TileSession&) = delete;
-
-private:
-    bool wanted_;
-};
-
-#define DF_TILE_ZERO(t) asm volatile("tilezero %%tmm" #t ::)
-#define DF_TILE_LOAD(t, p, stride) asm volatile("tileloadd (%0,%1,1), %%tmm" #t : : "r"(p), "r"(stride) : "memory")
-#define DF_TILE_STORE(t, p, stride) asm volatile("tilestored %%tmm" #t ", (%0,%1,1)" : : "r"(p), "r"(stride) : "memory")
-#define DF_TILE_DOT(c, a, b) asm volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c ::)
 
 /// 32 x 32 of c: four tiles of sums, two of each operand.
 inline void block_tiles(float* c, ptrdiff_t ldc, const bf16* a, ptrdiff_t lda, const bf16* b, ptrdiff_t ldb, int k, bool add) {
@@ -133,11 +100,6 @@ inline __attribute__((always_inline)) void strip_tiles(float* c, const bf16* a, 
     if (N > 2) DF_TILE_STORE(2, c + 512, ptrdiff_t{64});
     if (N > 3) DF_TILE_STORE(3, c + 768, ptrdiff_t{64});
 }
-
-#undef DF_TILE_ZERO
-#undef DF_TILE_LOAD
-#undef DF_TILE_STORE
-#undef DF_TILE_DOT
 
 inline void gemm_tiles(float* c, ptrdiff_t ldc, const bf16* a, ptrdiff_t lda, const bf16* b, ptrdiff_t ldb, int m, int n, int k, bool add) {
     for (int j = 0; j < n; j += 32)
@@ -275,10 +237,6 @@ constexpr bool kCompiled = true;
 
 #else
 
-class TileSession {
-public:
-    explicit TileSession(bool) {}
-};
 inline void gemm(bool, float*, ptrdiff_t, const bf16*, ptrdiff_t, const bf16*, ptrdiff_t, int, int, int, bool) { __builtin_unreachable(); }
 inline void store_pairs(bf16*, Vec<float>, Vec<float>) { __builtin_unreachable(); }
 inline void store_rounded(bf16*, Vec<float>) { __builtin_unreachable(); }

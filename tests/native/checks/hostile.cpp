@@ -169,6 +169,74 @@ void edges(df_device* device, int dtype, Report& report) {
         }
 }
 
+/// A product that is large enough to be split where products of float32 are: what is infinite, no number, too large or tiny stays in its
+/// rows and columns, and the others keep their bits.
+void products(df_device* device, int dtype, Report& report) {
+    const int64_t M = 200, N = 230, K = 410;
+    Random random(11);
+    std::vector<double> a, b;
+    for (int64_t i = 0; i < M * K; ++i) a.push_back(round_to(dtype, random.normal()));
+    for (int64_t i = 0; i < K * N; ++i) b.push_back(round_to(dtype, random.normal()));
+    const auto product = [&] {
+        const Array x(device, dtype, {M, K}, a), y(device, dtype, {K, N}, b), out(device, dtype, {M, N});
+        require_ok(df_matmul(out, x, y, nullptr, 0, 0, 0), "matmul");
+        return out.read();
+    };
+    const std::vector<double> clean = product();
+
+    const auto row = [&](int64_t i, auto&& f) {
+        for (auto x = a.begin() + i * K; x != a.begin() + (i + 1) * K; ++x) *x = f(*x);
+    };
+    const auto column = [&](int64_t j, auto&& f) {
+        for (int64_t p = 0; p < K; ++p) b[static_cast<size_t>(p * N + j)] = f(b[static_cast<size_t>(p * N + j)]);
+    };
+    const double huge = largest(dtype), tiny = denormal(dtype), small = dtype == DF_F64 ? 1e-200 : 1e-25;
+    const double least = dtype == DF_F64 ? 0x1p-1074 : 0x1p-149;
+    a[static_cast<size_t>(3 * K + 100)] = INFINITY;
+    a[static_cast<size_t>(35 * K + 409)] = -INFINITY;
+    a[static_cast<size_t>(35 * K + 5)] = INFINITY;
+    a[static_cast<size_t>(64 * K + 200)] = NAN;
+    a[static_cast<size_t>(7 * K)] = huge;
+    row(9, [&](double x) { return round_to(dtype, x * small); });
+    row(130, [&](double x) { return x > 0 ? tiny : -3 * tiny; });
+    row(199, [&](double) { return 0.0; });
+    row(150, [&](double x) { return round_to(dtype, x * huge / 8); });
+    row(33, [&](double x) { return x > 2 ? x : tiny; });
+    column(4, [&](double x) { return round_to(dtype, x * small); });
+    column(229, [&](double x) { return x > 0 ? huge : -huge; });
+    column(40, [&](double) { return 0.0; });
+    b[static_cast<size_t>(300 * N + 65)] = INFINITY;
+    b[static_cast<size_t>(20 * N + 66)] = NAN;
+    const std::vector<int64_t> rows = {3, 7, 9, 33, 35, 64, 130, 150, 199}, columns = {4, 40, 65, 66, 229};
+    const std::vector<double> out = product();
+    int64_t untouched = 0;
+    for (int64_t i = 0; i < M; ++i)
+        for (int64_t j = 0; j < N; ++j) {
+            const size_t at = static_cast<size_t>(i * N + j);
+            const std::string where = std::string("matmul ") + dtype_name(dtype) + " at " + std::to_string(i) + "," + std::to_string(j) + ": ";
+            if (std::count(rows.begin(), rows.end(), i) == 0 && std::count(columns.begin(), columns.end(), j) == 0) {
+                if (out[at] == clean[at]) ++untouched;
+                else report.fail("%s%.9g, %.9g beside ordinary rows", where.c_str(), out[at], clean[at]);
+                continue;
+            }
+            long double sum = 0, magnitude = 0;
+            for (int64_t p = 0; p < K; ++p) {
+                const long double x = static_cast<long double>(a[static_cast<size_t>(i * K + p)]) * b[static_cast<size_t>(p * N + j)];
+                sum += x;
+                if (std::isfinite(x)) magnitude += std::fabs(x);
+            }
+            // Terms that come near the largest number may or may not exceed it on the way, and then meet an infinity of the other sign.
+            const bool overflows = magnitude > static_cast<long double>(huge) / 2;
+            const long double tolerance = static_cast<long double>(K) * (epsilon(dtype) * magnitude + least);
+            const bool right = overflows            ? !std::isfinite(out[at]) || std::fabs(out[at] - sum) <= tolerance
+                               : std::isfinite(sum) ? std::fabs(out[at] - sum) <= tolerance
+                                                    : std::isnan(sum) == std::isnan(out[at]) && (std::isnan(sum) || sum == out[at]);
+            report.expect(right, where + std::to_string(out[at]) + ", expected " + std::to_string(static_cast<double>(sum)));
+        }
+    report.expect(untouched == (M - static_cast<int64_t>(rows.size())) * (N - static_cast<int64_t>(columns.size())),
+                  "matmul: rows and columns that keep their bits");
+}
+
 /// Moving bits: denormals, zeros' signs and infinities come through.
 void passing_through(df_device* device, int dtype, Report& report) {
     const std::vector<double> values = {denormal(dtype), -denormal(dtype), 0.0, -0.0, INFINITY, -INFINITY, largest(dtype), -largest(dtype)};
@@ -219,6 +287,7 @@ void check_hostile(const Options& options, Report& report) {
         cross_entropy_logits(device, dtype, report);
         edges(device, dtype, report);
         passing_through(device, dtype, report);
+        if (dtype != DF_BF16 && options.backend == "cpu") products(device, dtype, report);
         constant_rows(device, dtype, report);
     }
 }

@@ -202,7 +202,7 @@ void Backward<T, Pairs>::prepare(const Round& round, int64_t b, int64_t kv, int6
         pack_rows(packed.dout(packs), packed.depth, first_dout, dout.stride[1], n, kTile, HS);
         pack_columns(packed.q_columns(packs), kTile, q.row(b, t0, h), q.stride[1], n, HS, packed.rows, halves(memory, at.rows[0]));
         pack_columns(packed.dout_columns(packs), kTile, first_dout, dout.stride[1], n, HS, packed.rows, halves(memory, at.rows[0]));
-        const bf16_tile::TileSession session(tiles);
+        const TileSession session(tiles);
         constexpr int kBlock = bf16_tile::kBlock;
         A square[kBlock * kBlock];
         for (int i = 0; i < n; i += kBlock) {
@@ -353,7 +353,7 @@ void Backward<T, Pairs>::walk(const Round& round, int64_t b, int64_t kv, int64_t
     const int64_t h = kv * sizes.group + round.member, length = sizes.length(b), block_elements = int64_t(HS) * width;
     const int64_t dq_elements = (round.t1 - round.t0) * channels;
     const bool several = !(round.first && round.last);
-    const bf16_tile::TileSession session(Pairs && tiles);
+    const TileSession session(Pairs && tiles);
     A *fold = array(memory, at.dq[0]), *total = array(memory, at.dq[1]);
     __builtin_memset(fold, 0, size_t(dq_elements) * sizeof(A));
     const bool folds = ceil_div(key_blocks, parts) >= kFoldTiles;

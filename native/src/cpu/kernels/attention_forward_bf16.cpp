@@ -342,7 +342,7 @@ void ForwardBf16::query_strips(int64_t b, int64_t h, int64_t t0, char* memory, c
     const auto queries_of = [&](int i) { return int(smaller<int64_t>(kStrip, end - t0 - i * kStrip)); };
     const auto own = [&](int i) { return halves(memory, at.own) + i * kStrip * packed.depth; };
     const auto total = [&](int i) { return floats(memory, at.total) + i * kStrip * packed.rows; };
-    const bf16_tile::TileSession session(tiles);
+    const TileSession session(tiles);
 
     const auto fetch = [&](const Heads<bf16>& heads, int i) { prefetch_rows(heads.row(b, t0 + i * kStrip, h), heads.stride[1], queries_of(i), HS); };
 

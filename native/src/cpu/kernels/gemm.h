@@ -4,6 +4,7 @@
 #include "cpu/bf16_tile.h"
 #include "cpu/copy.h"
 #include "cpu/simd.h"
+#include "cpu/split_tile.h"
 
 namespace dualform::cpu::DF_ISA {
 
@@ -133,11 +134,10 @@ struct Gemm {
 };
 
 namespace gemm_blocks {
-constexpr int kGroup = 512;          // terms that join one sum; groups are added in turn, so that long sums stay accurate
-constexpr int64_t kDeep = 16 * kGroup;  // terms whose groups are added in A; from there on in double
-constexpr int kTileRows = kWideVectors ? 64 : 96;  // a tile of out: it stays in the L1 cache with a slice of b, and one of a where vectors are wide
+constexpr int kGroup = 512;  // terms that join one sum; groups are added in turn, so that long sums stay accurate
+template <class P>
+constexpr int64_t kDeep = 16 * P::kGroup;  // terms whose groups are added in A; from there on in double
 constexpr int kSlice = kWideVectors ? 32 : 16384 / (tile::kVectors * kVectorBytes);  // terms that a tile takes at a time, a panel of b being so wide
-constexpr int64_t kTaskRows = kWideVectors ? 128 : 96;  // rows of a task: as many as keep their part of a in the L2 cache
 constexpr int64_t kTallRows = 2048;  // of a task that packs b for itself, so that this is done rarely
 constexpr int64_t kTasksPerThread = 8;
 constexpr int64_t kTaskWork = int64_t{1} << 18;  // multiply-adds below which a task is not worth another thread
@@ -292,10 +292,12 @@ inline void tile_product(TileProduct<A> t) {
 template <class A>
 struct GemmTile {
     int64_t i, j, rows, cols;
+    int64_t p;  // the first term
     A *c, *total;
-    int64_t ld;    // of total
+    int64_t ld;  // of total
     bool joins;  // total holds sums of earlier terms
     bool fetches_a, fetches_b;  // they are not in a cache yet
+    const void* next_right;     // packed, what follows b; or null
 };
 
 /// The product of operands widened to A.
@@ -306,7 +308,10 @@ struct WidenedProduct {
     static constexpr int kPanel = tile::kVectors * kLanes<A>;  // columns of a panel of b
     static constexpr int kRowStep = kPanelRows, kColumnStep = kLanes<A>, kDepthStep = 1;
     static constexpr int kSpeed = 1;  // multiply-adds in the time of one
-    static constexpr int kParts = 1;  // of b
+    static constexpr int kTileRows = kWideVectors ? 64 : 96;  // a tile of out: it stays in the L1 cache with a slice of b, and one of a where vectors are wide
+    static constexpr int64_t kTaskRows = kWideVectors ? 128 : 96;  // rows of a task: as many as keep their part of a in the L2 cache
+    static constexpr int kLeftParts = 1, kParts = 1;  // of a and b
+    static constexpr int kGroup = gemm_blocks::kGroup;
     struct Session {};
 
     struct Left {
@@ -374,10 +379,13 @@ struct Bf16Product {
     static constexpr int kPanel = Tiles ? 32 : 64;
     static constexpr int kRowStep = bf16_tile::kBlock, kColumnStep = bf16_tile::kBlock, kDepthStep = bf16_tile::kStep;
     static constexpr int kSpeed = Tiles ? 8 : 1;
+    static constexpr int kTileRows = 64;
+    static constexpr int64_t kTaskRows = 128;
+    static constexpr int kGroup = gemm_blocks::kGroup;
     static constexpr bool kPrefersPanels = false;
-    static constexpr int kParts = Parts;
+    static constexpr int kLeftParts = 1, kParts = Parts;
     struct Session {
-        bf16_tile::TileSession tiles{Tiles};
+        TileSession tiles{Tiles};
     };
 
     struct Left {
@@ -428,6 +436,111 @@ struct Bf16Product {
     }
 };
 
+#if defined(__AVX512F__)
+
+/// The product of float32 operands where AMX forms it from bfloat16 parts: see split_tile.h.
+struct SplitProduct {
+    using Element = bf16;
+    using Sum = float;
+    static constexpr int kPanel = split_tile::kBlock;
+    static constexpr int kRowStep = split_tile::kBlock, kColumnStep = split_tile::kBlock, kDepthStep = split_tile::kStep;
+    static constexpr int kSpeed = 2;
+    static constexpr int kTileRows = split_tile::kMostLines;  // they stay in the L2 cache, a slice of b in the L1 cache
+    static constexpr int64_t kTaskRows = kTileRows;
+    static constexpr int kGroup = 384;
+    static constexpr bool kPrefersPanels = false;
+    static constexpr int kLeftParts = split_tile::kParts, kParts = split_tile::kParts;
+    struct Session {
+        TileSession tiles{true};
+    };
+    using Left = const bf16*;
+
+    /// Splitting an operand costs what 80 multiply-adds of each element save, and leaving the sums what 20 do; measured.
+    static bool pays(const Gemm& g) {
+        return g.a.dtype == DF_F32 && g.b.dtype == DF_F32 && 80 * g.k * (g.m + g.n) + 20 * g.m * g.n < g.m * g.n * g.k;
+    }
+    static bool left_in_place(const Gemm&) { return false; }
+    static Left left(const Matrix&) { return nullptr; }
+    static void pack_left(const Gemm&, bf16* to, const Matrix& a, int64_t rows, int64_t depth) { pack<true>(to, a, rows, depth); }
+    static Left packed_left(const Gemm&, const bf16* from, int64_t, int64_t) { return from; }
+    static bool right_in_place(const Gemm&) { return false; }
+    static void pack_right(bf16* to, const Matrix& b, int64_t depth, int64_t cols) { pack<false>(to, transposed(b), cols, depth); }
+    static bool writes_out(const Gemm& g, int64_t cols) { return WidenedProduct<float>::writes_out(g, cols) && cols == kPanel; }
+
+    static void multiply(const Gemm& g, const GemmTile<float>& t, Left a, const bf16* b, int64_t, int64_t depth, bool done) {
+        using namespace split_tile;
+        const int64_t steps = ceil_div(depth, int64_t{kStep}), blocks = ceil_div(t.rows, int64_t{kBlock});
+        const float* bias = done && g.bias.data != nullptr ? static_cast<const float*>(block(g.bias, t.i, t.j).data) : nullptr;
+        // The panel after this one comes nearer with each step.
+        const char* next = reinterpret_cast<const char*>(t.next_right);
+        const int lines = next == nullptr ? 0 : int(ceil_div(int64_t{kStepElements} * 2, blocks * 64 * 5));
+        // The sums of a block join while the next one's products are under way.
+        alignas(64) float sums[2][kBlock * kBlock];
+        float* sum = sums[0];
+        int64_t last_s = 0, last_r = -1;
+        const auto leave = [&](float* of, int64_t s, int64_t r) __attribute__((always_inline)) {
+            const int64_t rows = smaller(int64_t{kBlock}, t.rows - r);
+            if (!is_finite(of)) repeat(of, g, t, r, rows, s * kStep, smaller(depth - s * kStep, int64_t{kSlice * kStep}));
+            float* total = t.total + r * t.ld;
+            const float* before = t.joins || s > 0 ? total : nullptr;
+            if (done && s + kSlice >= steps)
+                join(static_cast<float*>(block(g.out, t.i + r, t.j).data), g.out.row, of, int(rows), before, t.ld, bias, g.accumulate);
+            else
+                join(total, t.ld, of, int(rows), before, t.ld, nullptr, false);
+        };
+        for (int64_t s = 0; s < steps; s += kSlice) {
+            const int64_t count = smaller(int64_t{kSlice}, steps - s);
+            for (int64_t r = 0; r < t.rows; r += kBlock, next += lines * 64 * 5 * count) {
+                split_tile::block(sum, a + (r / kBlock * steps + s) * kStepElements, b + s * kStepElements, int(count), next, lines);
+                sum = sum == sums[0] ? sums[1] : sums[0];
+                if (last_r >= 0) leave(sum, last_s, last_r);
+                last_s = s;
+                last_r = r;
+            }
+        }
+        leave(sum == sums[0] ? sums[1] : sums[0], last_s, last_r);
+    }
+
+private:
+    /// Lines of x, terms along its columns.
+    template <bool Left>
+    static void pack(bf16* to, const Matrix& x, int64_t lines, int64_t depth) {
+        using namespace split_tile;
+        const int64_t steps = ceil_div(depth, int64_t{kStep});
+        const float* from = static_cast<const float*>(x.data);
+        if (x.col == 1 && depth % kStep == 0) {
+            pack_lines<Left>(to, from, x.row, lines, steps);
+        } else if (x.row == 1 && depth % kStep == 0 && lines % 16 == 0) {
+            pack_terms<Left>(to, from, x.col, lines, steps);
+        } else {
+            float rows[16 * kGroup];
+            for (int64_t line = 0; line < lines; line += 16) {
+                const int64_t tall = smaller(int64_t{16}, lines - line);
+                gather(rows, steps * kStep, block(x, line, 0), tall, depth, steps * kStep);
+                pack_lines<Left>(line_at<true>(to, line, steps), rows, steps * kStep, tall, steps);
+            }
+        }
+        clear_rest(to, lines, steps);
+    }
+    /// What of sum is not finite, by float32's own instructions: the terms from p on, depth of them.
+    __attribute__((noinline, cold)) static void repeat(float* sum, const Gemm& g, const GemmTile<float>& t, int64_t r, int64_t rows, int64_t p,
+                                                       int64_t depth) {
+        constexpr int kDepth = split_tile::kSlice * split_tile::kStep, kBlock = split_tile::kBlock, kWide = WidenedProduct<float>::kPanel;
+        alignas(64) float a[kBlock * kDepth], b[kDepth * kWide], c[kBlock * kWide];
+        gather(a, kDepth, block(g.a, t.i + r, t.p + p), rows, depth, depth);
+        gather(b, kWide, block(g.b, t.p + p, t.j), depth, t.cols, kBlock);
+        tile_product<float, kWide, Major::kRow>({c, c, nullptr, kWide, kWide, 0, false, a, b, kDepth, kWide, int(rows), kBlock, int(depth), nullptr,
+                                                 false, false, false});
+        for (int64_t i = 0; i < rows; ++i)
+            for (int64_t j = 0; j < kBlock; ++j) {
+                float& x = sum[i * kBlock + j];
+                if (!(x - x == 0)) x = c[i * kWide + j];
+            }
+    }
+};
+
+#endif
+
 /// How a product is cut into tasks and where its operands are packed: in place (not at all), by the task, or once for all tasks. None of
 /// this touches the order of a sum, so it may depend on the number of threads.
 struct GemmPlan {
@@ -444,12 +557,12 @@ struct GemmPlan {
         const int64_t work = batches * g.m * g.n * g.k;
         const bool packs_right = g.m > kInPlaceRows || !P::right_in_place(g);
         const int64_t right_bytes = g.n * g.k * P::kParts * int64_t(sizeof(typename P::Element));
-        const bool shares = work >= kShareWork * P::kSpeed && g.m > kTaskRows, shares_right = shares && one_right && right_bytes <= kShareBytes;
+        const bool shares = work >= kShareWork * P::kSpeed && g.m > P::kTaskRows, shares_right = shares && one_right && right_bytes <= kShareBytes;
         const int64_t wanted = larger(int64_t{1}, smaller(kTasksPerThread * threads, work / (kTaskWork * P::kSpeed)));
-        const int64_t most_rows = packs_right && !shares_right ? kTallRows : kTaskRows;
+        const int64_t most_rows = packs_right && !shares_right ? kTallRows : P::kTaskRows;
         plan.row_blocks = ceil_div(g.m, most_rows);
         plan.rows = smaller(g.m, round_up(ceil_div(g.m, plan.row_blocks), 4));
-        if (plan.rows > kTileRows || plan.row_blocks > 1) plan.rows = round_up(plan.rows, kTileRows);
+        if (plan.rows > P::kTileRows || plan.row_blocks > 1) plan.rows = round_up(plan.rows, P::kTileRows);
         plan.row_blocks = ceil_div(g.m, plan.rows);
         const int64_t panels = ceil_div(g.n, int64_t{P::kPanel});
         const int64_t per_task = larger(int64_t{1}, panels / larger(int64_t{1}, ceil_div(wanted, batches * plan.row_blocks)));
@@ -457,7 +570,7 @@ struct GemmPlan {
         plan.col_blocks = ceil_div(panels, per_task);
         if (packs_right) plan.right = shares_right && plan.row_blocks > 1 ? kShared : kByTask;
         const bool shares_left = shares && batches == 1 && plan.col_blocks > 1;
-        const int64_t left_bytes = g.m * g.k * int64_t(sizeof(typename P::Element));
+        const int64_t left_bytes = g.m * g.k * P::kLeftParts * int64_t(sizeof(typename P::Element));
         if (!P::left_in_place(g) || plan.pays<P>(g, shares_left, left_bytes)) plan.left = shares_left ? kShared : kByTask;
         return plan;
     }
@@ -503,8 +616,7 @@ private:
 /// Rows that m rows of a packed left operand take, tile after tile.
 template <class P>
 inline int64_t tiled_rows(int64_t m) {
-    using gemm_blocks::kTileRows;
-    return m / kTileRows * round_up(int64_t{kTileRows}, P::kRowStep) + round_up(m % kTileRows, P::kRowStep);
+    return m / P::kTileRows * round_up(int64_t{P::kTileRows}, P::kRowStep) + round_up(m % P::kTileRows, P::kRowStep);
 }
 
 /// One thread's memory.
@@ -512,24 +624,24 @@ template <class P>
 struct GemmTiles {
     typename P::Element *left, *right;  // null unless the task packs them
     typename P::Sum *c, *total;  // total is null when k fits one group
-    double* deep;                // null unless k is larger than kDeep
+    double* deep;                // null unless k is larger than kDeep<P>
     size_t size;
 
     GemmTiles(char* memory, const Gemm& g, const GemmPlan& plan) {
         using namespace gemm_blocks;
         Carver carver(memory);
-        const int64_t depth = round_up(smaller(g.k, int64_t{kGroup}), P::kDepthStep);
+        const int64_t depth = round_up(smaller(g.k, int64_t{P::kGroup}), P::kDepthStep);
         const int64_t rows = tiled_rows<P>(smaller(plan.rows, g.m));
-        left = plan.left == GemmPlan::kByTask ? carver.take<typename P::Element>(rows * depth) : nullptr;
+        left = plan.left == GemmPlan::kByTask ? carver.take<typename P::Element>(rows * depth * P::kLeftParts) : nullptr;
         right = plan.right != GemmPlan::kShared ? carver.take<typename P::Element>(P::kPanel * depth * P::kParts) : nullptr;
-        c = carver.take<typename P::Sum>(smaller(rows, int64_t{kTileRows}) * P::kPanel);
-        total = g.k > kGroup ? carver.take<typename P::Sum>(rows * plan.cols) : nullptr;
-        deep = g.k > kDeep ? carver.take<double>(rows * plan.cols) : nullptr;
+        c = carver.take<typename P::Sum>(smaller(rows, int64_t{P::kTileRows}) * P::kPanel);
+        total = g.k > P::kGroup ? carver.take<typename P::Sum>(rows * plan.cols) : nullptr;
+        deep = g.k > kDeep<P> ? carver.take<double>(rows * plan.cols) : nullptr;
         size = carver.size();
     }
 };
 
-/// Both operands as packed for all tasks: left in blocks of kTileRows rows, right in panels, each in groups of kGroup terms.
+/// Both operands as packed for all tasks: left in blocks of P::kTileRows rows, right in panels, each in groups of P::kGroup terms.
 template <class P>
 struct GemmShared {
     using Element = typename P::Element;
@@ -541,29 +653,29 @@ struct GemmShared {
         using namespace gemm_blocks;
         Carver carver(memory);
         const int64_t depth = round_up(g.k, P::kDepthStep);
-        groups = ceil_div(g.k, kGroup);
-        left_units = plan.left == GemmPlan::kShared ? ceil_div(g.m, kTileRows) * groups : 0;
+        groups = ceil_div(g.k, P::kGroup);
+        left_units = plan.left == GemmPlan::kShared ? ceil_div(g.m, P::kTileRows) * groups : 0;
         right_units = plan.right == GemmPlan::kShared ? ceil_div(g.n, P::kPanel) * groups : 0;
-        left = left_units > 0 ? carver.take<Element>(tiled_rows<P>(g.m) * depth) : nullptr;
+        left = left_units > 0 ? carver.take<Element>(tiled_rows<P>(g.m) * depth * P::kLeftParts) : nullptr;
         right = right_units > 0 ? carver.take<Element>(round_up(g.n, P::kPanel) * depth * P::kParts) : nullptr;
         size = carver.size();
     }
     Element* left_at(const Gemm& g, int64_t i, int64_t p) const {
-        const int64_t rows = tiled_rows<P>(smaller(g.m - i, int64_t{gemm_blocks::kTileRows}));
-        return left + tiled_rows<P>(i) * round_up(g.k, P::kDepthStep) + p * rows;
+        const int64_t rows = tiled_rows<P>(smaller(g.m - i, int64_t{P::kTileRows}));
+        return left + (tiled_rows<P>(i) * round_up(g.k, P::kDepthStep) + p * rows) * P::kLeftParts;
     }
     Element* right_at(const Gemm& g, int64_t j, int64_t p) const {
         return right + (j * round_up(g.k, P::kDepthStep) + p * P::kPanel) * P::kParts;
     }
     void pack(const Gemm& g, int64_t unit) const {
         using namespace gemm_blocks;
-        const int64_t p = unit % groups * kGroup, depth = smaller(g.k - p, int64_t{kGroup});
+        const int64_t p = unit % groups * P::kGroup, depth = smaller(g.k - p, int64_t{P::kGroup});
         if (unit < right_units) {
             const int64_t j = unit / groups * P::kPanel;
             P::pack_right(right_at(g, j, p), block(g.b, p, j), depth, smaller(g.n - j, int64_t{P::kPanel}));
         } else {
-            const int64_t i = (unit - right_units) / groups * kTileRows;
-            P::pack_left(g, left_at(g, i, p), block(g.a, i, p), smaller(g.m - i, int64_t{kTileRows}), depth);
+            const int64_t i = (unit - right_units) / groups * P::kTileRows;
+            P::pack_left(g, left_at(g, i, p), block(g.a, i, p), smaller(g.m - i, int64_t{P::kTileRows}), depth);
         }
     }
 };
@@ -573,8 +685,8 @@ template <class P>
 inline void gemm_task(const Gemm& g, const GemmPlan& plan, const GemmShared<P>& shared, const GemmTiles<P>& t, int64_t i, int64_t j,
                       int64_t rows, int64_t cols) {
     using namespace gemm_blocks;
-    for (int64_t p = 0; p < g.k; p += kGroup) {
-        const int64_t depth = smaller(g.k - p, int64_t{kGroup}), padded_depth = round_up(depth, P::kDepthStep);
+    for (int64_t p = 0; p < g.k; p += P::kGroup) {
+        const int64_t depth = smaller(g.k - p, int64_t{P::kGroup}), padded_depth = round_up(depth, P::kDepthStep);
         const bool last = p + depth == g.k;
         for (int64_t x = 0; x < cols; x += P::kPanel) {
             const int64_t wide = smaller(int64_t{P::kPanel}, cols - x), padded = round_up(wide, P::kColumnStep);
@@ -589,8 +701,10 @@ inline void gemm_task(const Gemm& g, const GemmPlan& plan, const GemmShared<P>& 
             } else {
                 P::pack_right(t.right, block(g.b, p, j + x), depth, wide);
             }
-            for (int64_t y = 0; y < rows; y += kTileRows) {
-                const int64_t tall = smaller(int64_t{kTileRows}, rows - y);
+            const bool more = plan.right == GemmPlan::kShared && x + P::kPanel < cols;
+            const typename P::Element* next_right = more ? shared.right_at(g, j + x + P::kPanel, p) : nullptr;
+            for (int64_t y = 0; y < rows; y += P::kTileRows) {
+                const int64_t tall = smaller(int64_t{P::kTileRows}, rows - y);
                 const Matrix a = block(g.a, i + y, p);
                 typename P::Left left;
                 if (plan.left == GemmPlan::kInPlace) {
@@ -598,21 +712,20 @@ inline void gemm_task(const Gemm& g, const GemmPlan& plan, const GemmShared<P>& 
                 } else if (plan.left == GemmPlan::kShared) {
                     left = P::packed_left(g, shared.left_at(g, i + y, p), tall, depth);
                 } else {
-                    typename P::Element* own = t.left + tiled_rows<P>(y) * padded_depth;
+                    typename P::Element* own = t.left + tiled_rows<P>(y) * padded_depth * P::kLeftParts;
                     if (x == 0) P::pack_left(g, own, a, tall, depth);
                     left = P::packed_left(g, own, tall, depth);
                 }
                 const bool one = t.total == nullptr;
                 typename P::Sum* total = one ? t.c : t.total + y * plan.cols + x;
                 const int64_t ld = one ? int64_t{P::kPanel} : plan.cols;
-                P::multiply(g, {i + y, j + x, tall, wide, t.c, total, ld, p % kDeep != 0, x == 0 && plan.left == GemmPlan::kInPlace,
-                            y == 0 && plan.right == GemmPlan::kShared}, left,
-                            right, ldb, depth, done);
+                P::multiply(g, {i + y, j + x, tall, wide, p, t.c, total, ld, p % kDeep<P> != 0, x == 0 && plan.left == GemmPlan::kInPlace,
+                             y == 0 && plan.right == GemmPlan::kShared, next_right}, left, right, ldb, depth, done);
                 if (done) continue;
-                if (t.deep != nullptr && ((p + depth) % kDeep == 0 || last)) {
+                if (t.deep != nullptr && ((p + depth) % kDeep<P> == 0 || last)) {
                     for (int64_t r = 0; r < tall; ++r) {
                         double* deep = t.deep + (y + r) * plan.cols + x;
-                        for (int64_t z = 0; z < wide; ++z) deep[z] = (p < kDeep ? 0 : deep[z]) + double(total[r * ld + z]);
+                        for (int64_t z = 0; z < wide; ++z) deep[z] = (p < kDeep<P> ? 0 : deep[z]) + double(total[r * ld + z]);
                     }
                     if (last) finish(g, t.deep + y * plan.cols + x, plan.cols, i + y, j + x, tall, wide);
                 } else if (last) {
@@ -782,6 +895,9 @@ inline int with_product(df_queue* queue, const Gemm& g, F&& f) {
         if (g.a.dtype == DF_BF16 && products == Bf16Products::kTiles)
             return whole ? f(Type<Bf16Product<true, 1>>{}) : f(Type<Bf16Product<true, 2>>{});
         if (g.a.dtype == DF_BF16 && products == Bf16Products::kDot && whole) return f(Type<Bf16Product<false, 1>>{});
+#if defined(__AVX512F__)
+        if (products == Bf16Products::kTiles && SplitProduct::pays(g)) return f(Type<SplitProduct>{});
+#endif
     }
     return f(Type<WidenedProduct<A>>{});
 }
