@@ -15,14 +15,15 @@ namespace split_tile {
 constexpr int kParts = 3;
 constexpr int kBlock = 32;  // lines
 constexpr int kStep = 32;   // terms
-constexpr int kTile = 512;  // elements
-constexpr int kStepElements = kParts * 2 * kTile;
-constexpr int kMostLines = 128;
+constexpr int kTileElements = 512;  // elements
+constexpr int kStepElements = kParts * 2 * kTileElements;
+constexpr int kLineElements = kStepElements / kBlock;  // of a step
+constexpr int kMostLines = 256;
 constexpr int kSlice = 4;   // steps whose products stay in registers: their operands fit the L1 cache
 
 // The processor takes numbers below 2^-126 for 0. That is far below a rounding error unless all of a line is tiny: those lines are poisoned,
 // as ones with infinities are by themselves (inf - inf = NaN), and what is not finite is computed once more by float32's instructions.
-constexpr float kTiny = 0x1p-44f;
+constexpr float kTiny = 0x1p-44f, kHuge = 0x1p50f;
 
 #if defined(__AVX512F__)
 
@@ -36,18 +37,18 @@ inline __attribute__((always_inline)) void split(Vec<float> x, Words (&part)[kPa
     part[kParts - 1] = bit_cast<Words>(x);
 }
 
-/// Words of the parts of x and y, a tile's row of each part, which lie 2 kTile apart. seen: the largest magnitudes so far.
-inline __attribute__((always_inline)) void split_words(bf16* to, Vec<float> x, Vec<float> y, Vec<float>& seen) {
-    const auto see = [&seen](Vec<float> v) __attribute__((always_inline)) { asm("vrangeps $0xb, %1, %0, %0" : "+v"(seen) : "v"(v)); };
-    see(x);
-    see(y);
+inline Words larger_of(Words a, Words b) { return a > b ? a : b; }
+
+/// Words of the parts of x and y, a tile's row of each part, which lie 2 kTileElements apart. seen: the bits of the largest magnitudes so far.
+inline __attribute__((always_inline)) void split_words(bf16* to, Vec<float> x, Vec<float> y, Words& seen) {
+    seen = larger_of(seen, larger_of(bit_cast<Words>(x) & 0x7fffffffu, bit_cast<Words>(y) & 0x7fffffffu));
     Words x_part[kParts], y_part[kParts];
     split(x, x_part);
     split(y, y_part);
 #pragma GCC unroll 3
     for (int i = 0; i < kParts; ++i) {
         const Words both = (x_part[i] >> 16) | (y_part[i] & 0xffff0000u);
-        __builtin_memcpy(to + i * 2 * kTile, &both, sizeof both);
+        __builtin_memcpy(to + i * 2 * kTileElements, &both, sizeof both);
     }
 }
 
@@ -83,140 +84,172 @@ inline void turn(bf16* tile) {
 /// Where the words of a line of an operand of steps steps begin: step 0, part 0.
 template <bool Left>
 inline bf16* line_at(bf16* to, int64_t line, int64_t steps) {
-    return to + line / kBlock * steps * kStepElements + line % kBlock / 16 * kTile + line % 16 * (Left ? 32 : 2);
+    return to + line / kBlock * steps * kStepElements + line % kBlock / 16 * kTileElements + line % 16 * (Left ? 32 : 2);
 }
 
-/// The lanes with a magnitude that is not tiny, one bit each.
-inline unsigned large_lanes(Vec<float> magnitudes) {
+/// The lanes whose bits are at least those of x, one bit each.
+inline unsigned lanes_from(Words bits, float x) {
     unsigned lanes;
-    asm("vcmpps $0xd, %2, %1, %%k1\n\tkmovw %%k1, %0" : "=r"(lanes) : "v"(magnitudes), "v"(splat<float>(kTiny)) : "k1");
+    asm("vpcmpud $5, %2, %1, %%k1\n\tkmovw %%k1, %0" : "=r"(lanes) : "v"(bits), "v"(Words{} + bit_cast<uint32_t>(x)) : "k1");
     return lanes;
 }
-/// NaN into each slice of a line whose largest magnitude is most and tiny.
+/// NaN into each slice of a line whose largest magnitude is tiny; false if that is 0.
 template <bool Left>
-inline void poison(bf16* to, int64_t line, int64_t steps, float most) {
-    if (most == 0) return;
+inline bool poison(bf16* to, int64_t line, int64_t steps, uint32_t most) {
+    if (most == 0) return false;
     for (int64_t s = 0; s < steps; s += kSlice) line_at<Left>(to, line, steps)[s * kStepElements].bits = 0x7fc0;
+    return true;
 }
 
-/// Zeros where a block has a second tile, but lines end in the first.
-inline void clear_rest(bf16* to, int64_t lines, int64_t steps) {
-    if (lines % kBlock == 0 || lines % kBlock > 16) return;
-    bf16* tiles = line_at<true>(to, lines / kBlock * kBlock + 16, steps);
-    for (int64_t s = 0; s < steps; ++s)
-        for (int part = 0; part < kParts; ++part) __builtin_memset(tiles + s * kStepElements + part * 2 * kTile, 0, kTile * sizeof(bf16));
+/// Zeros in the tiles behind those of lines lines, up to padded lines.
+inline void clear_rest(bf16* to, int64_t lines, int64_t padded, int64_t steps) {
+    for (int64_t first = round_up(lines, int64_t{16}); first < padded; first += 16)
+        for (int64_t s = 0; s < steps; ++s)
+            for (int part = 0; part < kParts; ++part)
+                __builtin_memset(line_at<true>(to, first, steps) + s * kStepElements + part * 2 * kTileElements, 0, kTileElements * sizeof(bf16));
 }
 
-/// An operand of steps steps: lines whose terms are contiguous, stride elements apart. The lines are whole steps long.
-template <bool Left>
-inline void pack_lines(bf16* to, const float* from, ptrdiff_t stride, int64_t lines, int64_t steps) {
+/// An operand of steps steps: lines whose terms are contiguous, stride elements apart. The lines are whole steps long. Poisons: tiny lines are
+/// poisoned; not those of an operand which is computed, and for which 0 is near enough. Returns whether all is ordinary: no tiny line, nothing
+/// from kHuge on. Products of ordinary operands are finite.
+template <bool Left, bool Poisons = true>
+inline bool pack_lines(bf16* to, const float* from, ptrdiff_t stride, int64_t lines, int64_t steps) {
+    Words most = {};
+    bool ordinary = true;
     for (int64_t first = 0; first < lines; first += 16) {
         const int64_t tall = smaller(int64_t{16}, lines - first);
         bf16* tiles = line_at<true>(to, first, steps);
-        Vec<float> seen[16];
+        Words seen[16];
         for (int64_t r = 0; r < tall; ++r) {
             const float* line = from + (first + r) * stride;
-            Vec<float> most = {};
-            for (int64_t s = 0; s < steps; ++s, line += kStep) split_words(tiles + s * kStepElements + r * 32, load(line), load(line + 16), most);
-            seen[r] = most;
+            Words of_line = {};
+            for (int64_t s = 0; s < steps; ++s, line += kStep)
+                split_words(tiles + s * kStepElements + r * 32, load(line), load(line + 16), of_line);
+            seen[r] = of_line;
         }
         for (int64_t s = 0; s < steps; ++s)
             for (int part = 0; part < kParts; ++part) {
-                bf16* tile = tiles + s * kStepElements + part * 2 * kTile;
+                bf16* tile = tiles + s * kStepElements + part * 2 * kTileElements;
                 for (int64_t r = tall; r < 16; ++r) store(reinterpret_cast<float*>(tile + r * 32), Vec<float>{});
                 if (!Left) turn(tile);
             }
-        for (int64_t r = 0; r < tall; ++r)
-            if (large_lanes(seen[r]) == 0) poison<Left>(to, first + r, steps, lane_max<float>(seen[r]));
+        for (int64_t r = 0; r < tall; ++r) {
+            most = larger_of(most, seen[r]);
+            if (!Poisons || lanes_from(seen[r], kTiny) != 0) continue;
+            uint32_t of_line = 0;
+            for (int i = 0; i < 16; ++i) of_line = larger(of_line, uint32_t(seen[r][i]));
+            if (poison<Left>(to, first + r, steps, of_line)) ordinary = false;
+        }
     }
+    return ordinary && lanes_from(most, kHuge) == 0;
 }
 
 /// The same of contiguous lines, whose terms are stride elements apart; whole tiles of lines, at most kMostLines.
-template <bool Left>
-inline void pack_terms(bf16* to, const float* from, ptrdiff_t stride, int64_t lines, int64_t steps) {
-    Vec<float> seen[kMostLines / 16] = {};
+template <bool Left, bool Poisons = true>
+inline bool pack_terms(bf16* to, const float* from, ptrdiff_t stride, int64_t lines, int64_t steps) {
+    Words seen[kMostLines / 16] = {};
     for (int64_t s = 0; s < steps; ++s, from += kStep * stride)
         for (int64_t first = 0; first < lines; first += 16) {
             bf16* tiles = line_at<true>(to, first, steps) + s * kStepElements;
-            for (int w = 0; w < 16; ++w)
-                split_words(tiles + w * 32, load(from + w * stride + first), load(from + (w + 16) * stride + first), seen[first / 16]);
+            Words of_tile = seen[first / 16];
+            for (int w = 0; w < 16; ++w) split_words(tiles + w * 32, load(from + w * stride + first), load(from + (w + 16) * stride + first), of_tile);
+            seen[first / 16] = of_tile;
             if (Left)
-                for (int part = 0; part < kParts; ++part) turn(tiles + part * 2 * kTile);
+                for (int part = 0; part < kParts; ++part) turn(tiles + part * 2 * kTileElements);
         }
-    for (int64_t line = 0; line < lines; ++line)
-        if ((large_lanes(seen[line / 16]) >> line % 16 & 1) == 0) poison<Left>(to, line, steps, seen[line / 16][line % 16]);
+    bool ordinary = true;
+    for (int64_t first = 0; first < lines; first += 16) {
+        const Words of_tile = seen[first / 16];
+        ordinary &= lanes_from(of_tile, kHuge) == 0;
+        for (unsigned tiny = Poisons ? ~lanes_from(of_tile, kTiny) & 0xffff : 0; tiny != 0; tiny &= tiny - 1) {
+            const int lane = __builtin_ctz(tiny);
+            if (poison<Left>(to, first + lane, steps, of_tile[lane])) ordinary = false;
+        }
+    }
+    return ordinary;
 }
 
 /// sum (32,32) = a b of steps steps. The small products come first: one by one they would each be rounded to the large ones' last place.
+/// Short: they come first within each of few steps, which saves loads.
+/// Mirrored: they come in another order, so that a b has the bits of (b^T a^T)^T not mirrored.
 /// Meanwhile lines cache lines from next on are fetched with each of the five groups of products of a step.
-inline void block(float* sum, const bf16* a, const bf16* b, int steps, const char* next, int lines) {
-    constexpr ptrdiff_t kRow = 64, kSums = kBlock * 4;
+template <bool Mirrored = false, bool Short = false>
+inline __attribute__((always_inline)) void block(float* sum, ptrdiff_t ld, const bf16* a, const bf16* b, int steps, const char* next = nullptr,
+                                                 int lines = 0) {
+    constexpr ptrdiff_t kRow = 64;
+    const ptrdiff_t sums = ld * 4;
     DF_TILE_ZERO(0);
     DF_TILE_ZERO(1);
     DF_TILE_ZERO(2);
     DF_TILE_ZERO(3);
-#define DF_ROW(part, r) DF_TILE_LOAD(r, a_s + (part * 2 + r - 4) * kTile, kRow)
-#define DF_COLUMN(part, r) DF_TILE_LOAD(r, b_s + (part * 2 + r - 6) * kTile, kRow)
+#define DF_ROW(part, r) DF_TILE_LOAD(r, a_s + (part * 2 + r - 4) * kTileElements, kRow)
+#define DF_COLUMN(part, r) DF_TILE_LOAD(r, b_s + (part * 2 + r - 6) * kTileElements, kRow)
+// Four products after a load of both operands, of the left one, of the right one.
+#define DF_BOTH(part_a, part_b) \
+    DF_ROW(part_a, 4);          \
+    DF_COLUMN(part_b, 6);       \
+    DF_TILE_DOT(0, 4, 6);       \
+    DF_COLUMN(part_b, 7);       \
+    DF_TILE_DOT(1, 4, 7);       \
+    DF_ROW(part_a, 5);          \
+    DF_TILE_DOT(2, 5, 6);       \
+    DF_TILE_DOT(3, 5, 7)
+#define DF_LEFT(part)     \
+    fetch();              \
+    DF_ROW(part, 4);      \
+    DF_TILE_DOT(0, 4, 6); \
+    DF_TILE_DOT(1, 4, 7); \
+    DF_ROW(part, 5);      \
+    DF_TILE_DOT(2, 5, 6); \
+    DF_TILE_DOT(3, 5, 7)
+#define DF_RIGHT(part)    \
+    fetch();              \
+    DF_COLUMN(part, 6);   \
+    DF_TILE_DOT(0, 4, 6); \
+    DF_COLUMN(part, 7);   \
+    DF_TILE_DOT(1, 4, 7); \
+    DF_TILE_DOT(2, 5, 6); \
+    DF_TILE_DOT(3, 5, 7)
     const auto fetch = [&] __attribute__((always_inline)) {
         for (int i = 0; i < lines; ++i, next += 64) __builtin_prefetch(next, 0, 2);
     };
     for (int s = 0; s < steps; ++s) {
         const bf16 *a_s = a + s * kStepElements, *b_s = b + s * kStepElements;
-        DF_ROW(2, 4);
-        DF_COLUMN(0, 6);
-        DF_TILE_DOT(0, 4, 6);
-        DF_COLUMN(0, 7);
-        DF_TILE_DOT(1, 4, 7);
-        DF_ROW(2, 5);
-        DF_TILE_DOT(2, 5, 6);
-        DF_TILE_DOT(3, 5, 7);
-        fetch();
-        DF_ROW(1, 4);
-        DF_TILE_DOT(0, 4, 6);
-        DF_TILE_DOT(1, 4, 7);
-        DF_ROW(1, 5);
-        DF_TILE_DOT(2, 5, 6);
-        DF_TILE_DOT(3, 5, 7);
-        fetch();
-        DF_COLUMN(1, 6);
-        DF_TILE_DOT(0, 4, 6);
-        DF_COLUMN(1, 7);
-        DF_TILE_DOT(1, 4, 7);
-        DF_TILE_DOT(2, 5, 6);
-        DF_TILE_DOT(3, 5, 7);
-        fetch();
-        DF_ROW(0, 4);
-        DF_TILE_DOT(0, 4, 6);
-        DF_TILE_DOT(1, 4, 7);
-        DF_ROW(0, 5);
-        DF_TILE_DOT(2, 5, 6);
-        DF_TILE_DOT(3, 5, 7);
-        fetch();
-        DF_COLUMN(2, 6);
-        DF_TILE_DOT(0, 4, 6);
-        DF_COLUMN(2, 7);
-        DF_TILE_DOT(1, 4, 7);
-        DF_TILE_DOT(2, 5, 6);
-        DF_TILE_DOT(3, 5, 7);
+        if constexpr (Mirrored) {
+            DF_BOTH(0, 2);
+            DF_RIGHT(1);
+            DF_LEFT(1);
+            DF_RIGHT(0);
+            DF_LEFT(2);
+        } else {
+            DF_BOTH(2, 0);
+            DF_LEFT(1);
+            DF_RIGHT(1);
+            DF_LEFT(0);
+            DF_RIGHT(2);
+        }
+        if constexpr (Short) {
+            if constexpr (Mirrored) {
+                DF_LEFT(0);
+            } else {
+                DF_RIGHT(0);
+            }
+        }
         fetch();
     }
-    for (int s = 0; s < steps; ++s) {
+    for (int s = 0; s < steps && !Short; ++s) {
         const bf16 *a_s = a + s * kStepElements, *b_s = b + s * kStepElements;
-        DF_ROW(0, 4);
-        DF_COLUMN(0, 6);
-        DF_TILE_DOT(0, 4, 6);
-        DF_COLUMN(0, 7);
-        DF_TILE_DOT(1, 4, 7);
-        DF_ROW(0, 5);
-        DF_TILE_DOT(2, 5, 6);
-        DF_TILE_DOT(3, 5, 7);
+        DF_BOTH(0, 0);
     }
 #undef DF_ROW
 #undef DF_COLUMN
-    DF_TILE_STORE(0, sum, kSums);
-    DF_TILE_STORE(1, sum + 16, kSums);
-    DF_TILE_STORE(2, sum + 16 * kBlock, kSums);
-    DF_TILE_STORE(3, sum + 16 * kBlock + 16, kSums);
+#undef DF_BOTH
+#undef DF_LEFT
+#undef DF_RIGHT
+    DF_TILE_STORE(0, sum, sums);
+    DF_TILE_STORE(1, sum + 16, sums);
+    DF_TILE_STORE(2, sum + 16 * ld, sums);
+    DF_TILE_STORE(3, sum + 16 * ld + 16, sums);
 }
 
 /// Whether all of sum (32,32) is.
@@ -227,6 +260,11 @@ inline bool is_finite(const float* sum) {
         for (int v = 0; v < 4; ++v) nothing[v] += load(sum + i + v * 16) * 0.0f;
     }
     return lane_sum<float>((nothing[0] + nothing[1]) + (nothing[2] + nothing[3])) == 0;
+}
+
+/// What of sum (32,32) is not finite becomes what exact has there.
+inline void take_finite(float* sum, const float* exact) {
+    for (int i = 0; i < kBlock * kBlock; ++i) sum[i] = sum[i] - sum[i] == 0 ? sum[i] : exact[i];
 }
 
 /// to (rows, 32) = sum, plus total, bias (of columns) and to itself where they are to be added: null if not.
@@ -248,6 +286,39 @@ inline void join(float* to, ptrdiff_t ld, const float* sum, int rows, const floa
         return accumulate ? x + load(to + r * ld + c) : x;
     });
 }
+
+/// to (rows, 32) = a b of steps steps, or += when add. checks: where a sum is not finite, it is taken from what repeat(exact) leaves in
+/// exact (32,32); products of ordinary operands need no check.
+template <bool Mirrored = false, class Repeat>
+inline __attribute__((always_inline)) void block_product(float* to, ptrdiff_t ld, int rows, const bf16* a, const bf16* b, int steps, bool add,
+                                                         bool checks, Repeat&& repeat) {
+    constexpr int kShort = 2;
+    if (!add && !checks && steps <= kShort && rows == kBlock) return block<Mirrored, true>(to, ld, a, b, steps);
+    alignas(64) float sum[kBlock * kBlock];
+    if (steps <= kShort) block<Mirrored, true>(sum, kBlock, a, b, steps);
+    else block<Mirrored>(sum, kBlock, a, b, smaller(steps, kSlice));
+    for (int s = kSlice; s < steps; s += kSlice) {
+        alignas(64) float more[kBlock * kBlock];
+        block<Mirrored>(more, kBlock, a + s * kStepElements, b + s * kStepElements, smaller(steps - s, kSlice));
+        for (int i = 0; i < kBlock * kBlock; i += 16) store(sum + i, load(sum + i) + load(more + i));
+    }
+    if (__builtin_expect(checks && !is_finite(sum), 0)) {
+        alignas(64) float exact[kBlock * kBlock] = {};
+        repeat(exact);
+        take_finite(sum, exact);
+    }
+    join(to, ld, sum, rows, add ? to : nullptr, ld, nullptr, false);
+}
+
+#else
+
+template <bool, bool = true>
+inline bool pack_lines(bf16*, const float*, ptrdiff_t, int64_t, int64_t) { __builtin_unreachable(); }
+template <bool, bool = true>
+inline bool pack_terms(bf16*, const float*, ptrdiff_t, int64_t, int64_t) { __builtin_unreachable(); }
+inline void clear_rest(bf16*, int64_t, int64_t, int64_t) { __builtin_unreachable(); }
+template <bool = false, class Repeat>
+inline void block_product(float*, ptrdiff_t, int, const bf16*, const bf16*, int, bool, bool, Repeat&&) { __builtin_unreachable(); }
 
 #endif
 

@@ -17,7 +17,7 @@ void check_masked(const Options& options, Report& report) {
         for (const int dtype : options.dtypes())
             for (int64_t i = 0; i < options.number(kCases); ++i) {
                 const uint64_t seed = options.seed + static_cast<uint64_t>(i);
-                Drawn d = draw_case(name, dtype, seed, false);
+                Drawn d = draw_case(name, dtype, seed, false, options.draw);
                 const Tensor* lengths = d.op->find("lengths");
                 if (lengths == nullptr) continue;
                 Fixture fixture(device, *d.op, d.values, Placement::kPadded, seed);
@@ -28,6 +28,9 @@ void check_masked(const Options& options, Report& report) {
                 }
                 require_ok(status, name);
                 const std::vector<unsigned char> clean = fixture.output_bits();
+                std::map<std::string, std::vector<double>> before;
+                for (const Tensor& t : d.op->tensors)
+                    if (t.role != Role::kInput) before[t.name] = fixture.read(t.name);
 
                 const Shape& keys = d.op->find("k")->shape;
                 const int64_t S = keys[1], row = keys[2] * keys[3];
@@ -41,7 +44,11 @@ void check_masked(const Options& options, Report& report) {
                 fixture.restore();
                 require_ok(call(*d.op, fixture.handles()), name);
                 std::string failure;
-                if (fixture.output_bits() != clean) failure = "NaN behind the key lengths changes an output";
+                if (fixture.output_bits() != clean) {
+                    failure = "NaN behind the key lengths changes an output";
+                    for (const Tensor& t : d.op->tensors)
+                        if (t.role != Role::kInput && largest_distance(fixture.read(t.name), before.at(t.name)) != 0) failure += ", " + t.name;
+                }
 
                 // What must be exactly 0.
                 const Shape q = d.op->find("q")->shape;

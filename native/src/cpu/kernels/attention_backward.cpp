@@ -38,6 +38,27 @@ struct PackedQueries {
     bf16* first = nullptr;
 };
 
+/// The same where float32 products are formed of bfloat16 parts: left operands, whose lines are queries (of the scores' products) or channels
+/// (of sums over queries).
+struct SplitQueries {
+    explicit SplitQueries(const AttentionSizes& sizes)
+        : tiles(ceil_div(smaller(sizes.T, kRound), kTile)), NKV(sizes.NKV), elements(split_elements(kTile, sizes.HS)) {}
+    int64_t number(int64_t b, int64_t kv, int64_t tile) const { return (b * NKV + kv) * tiles + tile; }
+    struct Tile {
+        bf16 *q, *dout, *q_columns, *dout_columns;
+        bool *q_is, *dout_is;  // ordinary
+    };
+    Tile at(int64_t b, int64_t kv, int64_t tile) const {
+        bf16* const of_tile = first + number(b, kv, tile) * 4 * elements;
+        bool* const is = ordinary + number(b, kv, tile) * 2;
+        return {of_tile, of_tile + elements, of_tile + 2 * elements, of_tile + 3 * elements, is, is + 1};
+    }
+
+    int64_t tiles, NKV, elements;  // of an operand of a tile
+    bf16* first = nullptr;
+    bool* ordinary = nullptr;
+};
+
 /// Queries t0..t1 of query head kv group + member, for every key head kv. first and last of all rounds.
 struct Round {
     int64_t member, t0, t1;
@@ -49,7 +70,7 @@ template <class T, bool Pairs>
 struct Backward {
     using A = Accumulate<T>;
 
-    explicit Backward(const df_attention_args* args)
+    Backward(df_queue* queue, const df_attention_args* args)
         : sizes(args),
           dq(args->dq),
           dk(args->dk),
@@ -64,8 +85,10 @@ struct Backward {
           momentum{sizes, v, args->eta, ChunkCarries(sizes, 0)},
           reverse{sizes, dout, args->eta, ChunkCarries(sizes, 0)},
           packed(sizes),
+          split(sizes),
+          splits(!Pairs && splits_products<T>(queue, sizes)),
           channels(int(round_up(sizes.HS, Pairs ? larger(kLanes<A>, bf16_tile::kBlock) : kLanes<A>))),
-          width(Pairs ? int(round_up(lanes_for<A>(sizes.S), bf16_tile::kStep)) : lanes_for<A>(sizes.S)),
+          width(int(round_up(lanes_for<A>(sizes.S), Pairs || splits ? 32 : 1))),
           key_blocks(ceil_div(sizes.S, kTile)) {
         const int64_t heads = sizes.B * sizes.NKV;
         const double head_work = double(round_queries()) * double(sizes.S) * sizes.HS;
@@ -91,12 +114,22 @@ struct Backward {
             copy = layout.add<A>(kTile * channels);                                                 // rows without Inf and NaN [kTile][HS]
             block = layout.add<A>(larger<int64_t>(width, kTile) * larger(channels, depth));         // [width][HS]
             for (size_t& offset : dq) offset = layout.add<A>(pass.round_queries() * channels);  // (queries of a round, channels): a fold, and the sum of folds
-            for (size_t& offset : streamed) offset = layout.add<A>(Pairs ? 0 : pass.round_queries() * sizes.HS);  // (queries, HS): q and dout
+            for (size_t& offset : streamed) offset = layout.add<A>(Pairs || pass.splits ? 0 : pass.round_queries() * sizes.HS);  // (queries, HS): q and dout
+            for (size_t& offset : split_own) offset = layout.add<bf16>(pass.splits ? split_elements(width, sizes.HS) : 0);
+            for (size_t& offset : split_scores) offset = layout.add<bf16>(pass.splits ? split_elements(kTile, width) : 0);
+            exact = layout.add<A>(pass.splits ? sizes.HS * kTile : 0);
             chunk = layout.add<double>(with_momentum ? kChunk * sizes.HS : 0);                        // [kChunk][HS]
             for (size_t& offset : carry) offset = layout.add<double>(with_momentum ? sizes.HS : 0);  // [HS]
             bytes = layout.bytes();
         }
         size_t own[2], keys, part[2], total[2], scores, dscores, pairs[2], dscore_rows, rows[2], copy, block, dq[2], streamed[2], chunk, carry[2], bytes;
+        size_t split_own[3], split_scores[3], exact;  // of keys, values and keys by channels; of P, dS and the rows of dS
+    };
+
+    /// A tile of queries of head h, and one of keys of head kv.
+    struct Place {
+        int64_t b, h, kv, t0, s0;
+        int nq, n;
     };
 
     int64_t round_queries() const { return smaller(sizes.T, kRound); }
@@ -107,9 +140,19 @@ struct Backward {
     }
     int64_t head_elements() const { return key_blocks * 2 * sizes.HS * width; }
     void prepare(const Round& round, int64_t b, int64_t kv, int64_t tile, char* memory, const Offsets& at) const;
+    void prepare_split(const Round& round, int64_t b, int64_t kv, int64_t tile, char* memory, const Offsets& at) const;
+    void pack_own(int64_t b, int64_t kv, int64_t s0, int n, char* memory, const Offsets& at) const;
+    void split_own(int64_t b, int64_t kv, int64_t s0, int n, bool* own_is, char* memory, const Offsets& at) const;
+    void split_scores(const Place& place, const SplitQueries::Tile& tile, const Seen<A>* seen, const bool* own_is, char* memory,
+                      const Offsets& at) const;
+    void split_sums(const Place& place, const SplitQueries::Tile& tile, const Seen<A>* seen, const bool* own_is, FoldedSum<A>& sum_dk,
+                    FoldedSum<A>& sum_dv, A* dq_t, char* memory, const Offsets& at) const;
+    Rows<A> queries_at(const Place& place, const Heads<T>& x, A* rows) const {
+        return dense_rows(x.row(place.b, place.t0, place.h), x.stride[1], place.nq, sizes.HS, rows);
+    }
     void walk(const Round& round, int64_t b, int64_t kv, int64_t part, char* memory, const Offsets& at) const;
-    void queries_past(const Round& round, int64_t b, int64_t kv, int64_t s0, int n, bool folds, char* memory, const Offsets& at, FoldedSum<A>& sum_dk,
-                      FoldedSum<A>& sum_dv) const;
+    void queries_past(const Round& round, int64_t b, int64_t kv, int64_t s0, int n, const bool* own_is, bool folds, char* memory, const Offsets& at,
+                      FoldedSum<A>& sum_dk, FoldedSum<A>& sum_dv) const;
     void write_keys(int64_t b, int64_t kv, int64_t s0, int n, const A* result_dk, const A* result_dv, char* memory, const Offsets& at) const;
     void write_queries(int64_t b, int64_t h, int64_t t0, int64_t t1, A* sum) const;
     bool momentum_dv(int64_t b, int64_t kv, int64_t s0, int n, double* sum, double* lambda) const;
@@ -130,6 +173,8 @@ struct Backward {
     Momentum<T> momentum;
     ReverseMomentum<T> reverse;
     PackedQueries packed;
+    SplitQueries split;
+    bool splits;
     int channels, width;
     int64_t key_blocks, parts;
     bool tiles = false;     // Pairs: on AMX tiles
@@ -194,6 +239,7 @@ void Backward<T, Pairs>::prepare(const Round& round, int64_t b, int64_t kv, int6
     const int64_t h = kv * sizes.group + round.member, t0 = round.t0 + tile * kTile;
     if (t0 >= round.t1) return;
     const int n = int(smaller<int64_t>(kTile, round.t1 - t0));
+    if (splits) return prepare_split(round, b, kv, tile, memory, at);
     A* to = delta_of(b, h) + t0;
     const T *first_dout = dout.row(b, t0, h), *first_out = out.row(b, t0, h);
     if constexpr (Pairs) {
@@ -226,10 +272,121 @@ void Backward<T, Pairs>::prepare(const Round& round, int64_t b, int64_t kv, int6
     }
 }
 
+/// prepare for products of parts.
+template <class T, bool Pairs>
+void Backward<T, Pairs>::prepare_split(const Round& round, int64_t b, int64_t kv, int64_t tile, char* memory, const Offsets& at) const {
+    if constexpr (kSplits<T>) {
+        using namespace split_tile;
+        const int HS = sizes.HS, steps = HS / kStep;
+        const int64_t h = kv * sizes.group + round.member, t0 = round.t0 + tile * kTile;
+        const int n = int(smaller<int64_t>(kTile, round.t1 - t0)), padded = int(round_up(n, kBlock));
+        A *rows = array(memory, at.rows[0]), *own = array(memory, at.block);
+        const SplitQueries::Tile to = split.at(b, kv, tile);
+        const auto pack = [&](const Heads<T>& x, bf16* lines, bf16* columns) {
+            const bool lines_are = split_rows<true>(lines, x.row(b, t0, h), x.stride[1], n, padded, HS);
+            return split_channels<true>(columns, x.row(b, t0, h), x.stride[1], n, padded, HS, rows) && lines_are;
+        };
+        *to.q_is = pack(q, to.q, to.q_columns);
+        *to.dout_is = pack(dout, to.dout, to.dout_columns);
+        const TileSession session(true);
+        bf16* const right = halves(memory, at.split_own[0]);
+        for (int i = 0; i < n; i += kBlock) {
+            const int m = smaller(kBlock, n - i);
+            const T* first_out = out.row(b, t0 + i, h);
+            const bool checks = !(split_rows<false>(right, first_out, out.stride[1], m, kBlock, HS) && *to.dout_is);
+            A square[kBlock * kBlock];
+            block_product(square, kBlock, kBlock, to.dout + i * steps * kLineElements, right, steps, false, checks, [&](float* exact) {
+                pack_transposed(own, kBlock, first_out, out.stride[1], m, HS, false, array(memory, at.rows[1]));
+                const Rows<A> gradients = dense_rows(dout.row(b, t0 + i, h), dout.stride[1], m, HS, rows);
+                tile_gemm<A, kScoreChain>(exact, kBlock, gradients.first, gradients.stride, own, kBlock, m, kBlock, HS, false);
+            });
+            for (int r = 0; r < m; ++r) delta_of(b, h)[t0 + i + r] = square[r * kBlock + r];
+        }
+    }
+}
+
+/// The products of the scores and of dP, where seen (null: everywhere) says that some of 32 queries may use one of 32 keys. own_is: whether keys
+/// and values are ordinary.
+template <class T, bool Pairs>
+void Backward<T, Pairs>::split_scores(const Place& place, const SplitQueries::Tile& tile, const Seen<A>* seen, const bool* own_is, char* memory,
+                                      const Offsets& at) const {
+    if constexpr (kSplits<T>) {
+        using namespace split_tile;
+        const int HS = sizes.HS, steps = HS / kStep, nq = place.nq;
+        const auto product = [&](auto mirrored, A* to, const bf16* left, int own, bool checks, const Heads<T>& x) __attribute__((always_inline)) {
+            const bf16* const right = halves(memory, at.split_own[own]);
+            for (int t = 0; t < nq; t += kBlock)
+                for (int lane = 0; lane < width; lane += kBlock) {
+                    if (seen != nullptr && seen->first[lane] >= t + kBlock) continue;
+                    block_product<decltype(mirrored)::value != 0>(
+                        to + t * width + lane, width, kBlock, left + t * steps * kLineElements, right + lane * steps * kLineElements, steps, false, checks,
+                        [&](float* exact) {
+                            pack_own(place.b, place.kv, place.s0, place.n, memory, at);
+                            const Rows<A> rows = queries_at(place, x, array(memory, at.rows[0]));
+                            tile_gemm<A, kScoreChain>(exact, kBlock, rows.first + t * rows.stride, rows.stride, array(memory, at.own[own]) + lane, width,
+                                                      smaller(kBlock, nq - t), kBlock, HS, false);
+                        });
+                }
+        };
+        product(Constant<1>{}, array(memory, at.scores), tile.q, 0, !(own_is[0] && *tile.q_is), q);
+        product(Constant<0>{}, array(memory, at.dscores), tile.dout, 1, !(own_is[1] && *tile.dout_is), dout);
+    }
+}
+
+/// What P and dS of a tile add to dv, dk and dq.
+template <class T, bool Pairs>
+void Backward<T, Pairs>::split_sums(const Place& place, const SplitQueries::Tile& tile, const Seen<A>* seen, const bool* own_is, FoldedSum<A>& sum_dk,
+                                    FoldedSum<A>& sum_dv, A* dq_t, char* memory, const Offsets& at) const {
+    if constexpr (kSplits<T>) {
+        using namespace split_tile;
+        const int HS = sizes.HS, nq = place.nq, padded = int(round_up(nq, kStep)), steps = padded / kStep;
+        A *p = array(memory, at.scores), *ds = array(memory, at.dscores), *whole = array(memory, at.exact);
+        __builtin_memset(p + nq * width, 0, size_t(padded - nq) * size_t(width) * sizeof(A));
+        __builtin_memset(ds + nq * width, 0, size_t(padded - nq) * size_t(width) * sizeof(A));
+        const auto of_keys = [&](FoldedSum<A>& sum, const A* weights, bf16* right, const bf16* left, bool left_is, const Heads<T>& x)
+                                 __attribute__((always_inline)) {
+            const bool checks = !(pack_terms<false, false>(right, weights, width, width, steps) && left_is);
+            bool repeated = false;
+            for (int lane = 0; lane < width; lane += kBlock) {
+                const int from = seen == nullptr ? 0 : smaller(int(seen->first[lane]) / kStep, steps - 1);  // queries that use none of these keys
+                for (int c = 0; c < HS; c += kBlock)
+                    block_product(sum.part() + c * width + lane, width, kBlock, left + c * steps * kLineElements + from * kStepElements,
+                                  right + lane * steps * kLineElements + from * kStepElements, steps - from, sum.adds(), checks,
+                                  [&](float* exact) {
+                                      if (!repeated) {
+                                          const Rows<A> rows = queries_at(place, x, array(memory, at.rows[0]));
+                                          tile_gemm(whole, width, rows.first, 1, weights, width, HS, width, nq, false, rows.stride);
+                                      }
+                                      repeated = true;
+                                      for (int i = 0; i < kBlock; ++i)
+                                          __builtin_memcpy(exact + i * kBlock, whole + (c + i) * width + lane, kBlock * sizeof(A));
+                                  });
+            }
+        };
+        of_keys(sum_dv, p, halves(memory, at.split_scores[0]), tile.dout_columns, *tile.dout_is, dout);
+        of_keys(sum_dk, ds, halves(memory, at.split_scores[1]), tile.q_columns, *tile.q_is, q);
+
+        bf16 *const rows = halves(memory, at.split_scores[2]), *const keys = halves(memory, at.split_own[2]);
+        const int key_steps = width / kStep;
+        const bool checks = !(pack_lines<true, false>(rows, ds, width, padded, key_steps) && own_is[0]);
+        for (int t = 0; t < nq; t += kBlock) {
+            int used = key_steps;
+            while (seen != nullptr && used > 1 && seen->first[(used - 1) * kStep] >= t + kBlock) --used;
+            const int tall = smaller(kBlock, nq - t);
+            for (int c = 0; c < HS; c += kBlock)
+                block_product(dq_t + t * channels + c, channels, tall, rows + t * key_steps * kLineElements,
+                              keys + c * key_steps * kLineElements, used, true, checks, [&](float* exact) {
+                                  pack_own(place.b, place.kv, place.s0, place.n, memory, at);
+                                  tile_gemm(exact, kBlock, ds + t * width, width, array(memory, at.keys) + c, channels, tall, kBlock, place.n, false);
+                              });
+        }
+    }
+}
+
 /// A round's queries walk past the keys from s0 on (n of them, packed already): adds to dk, dv and the round's dq.
 template <class T, bool Pairs>
-void Backward<T, Pairs>::queries_past(const Round& round, int64_t b, int64_t kv, int64_t s0, int n, bool folds, char* memory, const Offsets& at,
-                                      FoldedSum<A>& sum_dk, FoldedSum<A>& sum_dv) const {
+void Backward<T, Pairs>::queries_past(const Round& round, int64_t b, int64_t kv, int64_t s0, int n, const bool* own_is, bool folds, char* memory,
+                                      const Offsets& at, FoldedSum<A>& sum_dk, FoldedSum<A>& sum_dv) const {
     const int HS = sizes.HS;
     const int64_t h = kv * sizes.group + round.member;
     A *scores = array(memory, at.scores), *dscores = array(memory, at.dscores), *dq_sum = array(memory, at.dq[0]), *copy = array(memory, at.copy);
@@ -251,7 +408,7 @@ void Backward<T, Pairs>::queries_past(const Round& round, int64_t b, int64_t kv,
             else gradient_tile<Pairs, false>(scores, dscores, p_pairs, ds_pairs, ds_rows, width, nq, magnitude, lse_t, delta_t, dead, seen);
         };
         const auto rows_of = [&](const Heads<T>& x, int i) {
-            if constexpr (Pairs) return dense_rows(x.row(b, t0, h), x.stride[1], nq, HS, array(memory, at.rows[i]));
+            if (Pairs || splits) return dense_rows(x.row(b, t0, h), x.stride[1], nq, HS, array(memory, at.rows[i]));
             else return Rows<A>{array(memory, at.streamed[i]) + (t0 - round.t0) * HS, HS};
         };
         A* dq_t = dq_sum + (t0 - round.t0) * channels;
@@ -271,17 +428,22 @@ void Backward<T, Pairs>::queries_past(const Round& round, int64_t b, int64_t kv,
                 bf16_tile::gemm(tiles, dq_t, channels, ds_rows, width, halves(memory, at.keys), channels, m, channels, width, true);
             }
         } else {
-            const Rows<A> queries = rows_of(q, 0), gradients = rows_of(dout, 1);
+            const Rows<A> queries = splits ? Rows<A>{nullptr, 0} : rows_of(q, 0), gradients = splits ? Rows<A>{nullptr, 0} : rows_of(dout, 1);
+            const Place place = {b, h, kv, t0, s0, nq, n};
             // On the diagonal the first queries reach the first keys only.
+            const SplitQueries::Tile tile = splits ? split.at(b, kv, (t0 - round.t0) / kTile) : SplitQueries::Tile{};
+            const Seen<A>* const steps_seen = diagonal ? &seen : nullptr;
             const int step = diagonal ? kReach : nq;
             const auto reach = [&](int t) { return diagonal ? seen.reaches_to(width, smaller(t + step, nq)) : width; };
-            for (int t = 0; t < nq; t += step) {
+            if (splits) split_scores(place, tile, steps_seen, own_is, memory, at);
+            for (int t = 0; t < nq && !splits; t += step) {
                 const int rows = smaller(step, nq - t), lanes = reach(t);
                 tile_gemm<A, kScoreChain>(scores + t * width, width, queries.first + t * HS, HS, array(memory, at.own[0]), width, rows, lanes, HS, false);
                 tile_gemm<A, kScoreChain>(dscores + t * width, width, gradients.first + t * HS, HS, array(memory, at.own[1]), width, rows, lanes, HS, false);
             }
             differentiate();
-            for (int t = 0; t < nq && !guarded; t += step) {
+            if (splits && !guarded) split_sums(place, tile, steps_seen, own_is, sum_dk, sum_dv, dq_t, memory, at);
+            for (int t = 0; t < nq && !guarded && !splits; t += step) {
                 const int rows = smaller(step, nq - t), lanes = t == 0 && !sum_dv.adds() ? width : reach(t);
                 const bool add = t > 0 || sum_dv.adds();
                 tile_gemm(sum_dv.part(), width, gradients.first + t * HS, 1, scores + t * width, width, HS, lanes, rows, add, HS);
@@ -347,19 +509,56 @@ void Backward<T, Pairs>::write_queries(int64_t b, int64_t h, int64_t t0, int64_t
     }
 }
 
+/// Keys and values from s0 on, n of them, as what float32's instructions multiply: one to a lane, and keys as rows.
+template <class T, bool Pairs>
+void Backward<T, Pairs>::pack_own(int64_t b, int64_t kv, int64_t s0, int n, char* memory, const Offsets& at) const {
+    if constexpr (!Pairs) {
+        const int HS = sizes.HS;
+        const T *first_k = k.row(b, s0, kv), *first_v = v.row(b, s0, kv);
+        A* rows = array(memory, at.block);
+        pack_transposed(array(memory, at.own[0]), width, first_k, k.stride[1], n, HS, scale.negative, rows);
+        A* keys = array(memory, at.keys);
+        for (int s = 0; s < n; ++s) {
+            A* key = keys + s * channels;
+            convert_row(key, first_k + s * k.stride[1], HS);
+            for (int c = 0; c < HS && scale.negative; ++c) key[c] = -key[c];
+            for (int c = HS; c < channels; ++c) key[c] = A(0);
+        }
+        pack_transposed(array(memory, at.own[1]), width, first_v, v.stride[1], n, HS, false, rows);
+    }
+}
+
+/// The same for products of parts. own_is: whether keys and values are ordinary.
+template <class T, bool Pairs>
+void Backward<T, Pairs>::split_own(int64_t b, int64_t kv, int64_t s0, int n, bool* own_is, char* memory, const Offsets& at) const {
+    if constexpr (kSplits<T>) {
+        const int HS = sizes.HS;
+        const T* first_k = k.row(b, s0, kv);
+        int64_t stride = k.stride[1];
+        if (scale.negative) {
+            pack_own(b, kv, s0, n, memory, at);
+            first_k = array(memory, at.keys);
+            stride = channels;
+        }
+        own_is[0] = split_rows<false>(halves(memory, at.split_own[0]), first_k, stride, n, width, HS);
+        own_is[0] &= split_channels<false>(halves(memory, at.split_own[2]), first_k, stride, n, width, HS, array(memory, at.block));
+        own_is[1] = split_rows<false>(halves(memory, at.split_own[1]), v.row(b, s0, kv), v.stride[1], n, width, HS);
+    }
+}
+
 template <class T, bool Pairs>
 void Backward<T, Pairs>::walk(const Round& round, int64_t b, int64_t kv, int64_t part, char* memory, const Offsets& at) const {
     const int HS = sizes.HS;
     const int64_t h = kv * sizes.group + round.member, length = sizes.length(b), block_elements = int64_t(HS) * width;
     const int64_t dq_elements = (round.t1 - round.t0) * channels;
     const bool several = !(round.first && round.last);
-    const TileSession session(Pairs && tiles);
+    const TileSession session(splits || (Pairs && tiles));
     A *fold = array(memory, at.dq[0]), *total = array(memory, at.dq[1]);
     __builtin_memset(fold, 0, size_t(dq_elements) * sizeof(A));
     const bool folds = ceil_div(key_blocks, parts) >= kFoldTiles;
     if (folds) __builtin_memset(total, 0, size_t(dq_elements) * sizeof(A));
     if constexpr (!Pairs)
-        for (int64_t t = round.t0; t < round.t1; ++t) {
+        for (int64_t t = round.t0; t < round.t1 && !splits; ++t) {
             convert_row(array(memory, at.streamed[0]) + (t - round.t0) * HS, q.row(b, t, h), HS);
             convert_row(array(memory, at.streamed[1]) + (t - round.t0) * HS, dout.row(b, t, h), HS);
         }
@@ -379,6 +578,7 @@ void Backward<T, Pairs>::walk(const Round& round, int64_t b, int64_t kv, int64_t
         sum_dk.start(elements);
         sum_dv.start(elements);
         if (first_query(round, s0) < round.t1) {
+            bool own_is[2] = {};  // keys and values: ordinary
             const T *first_k = k.row(b, s0, kv), *first_v = v.row(b, s0, kv);
             if constexpr (Pairs) {
                 bf16 *rows = halves(memory, at.block), *keys = halves(memory, at.keys);
@@ -391,18 +591,10 @@ void Backward<T, Pairs>::walk(const Round& round, int64_t b, int64_t kv, int64_t
                     for (int c = 0; c < 2 * HS && scale.negative; ++c) pair[c].bits ^= 0x8000;
                 }
             } else {
-                A* rows = array(memory, at.block);
-                pack_transposed(array(memory, at.own[0]), width, first_k, k.stride[1], n, HS, scale.negative, rows);
-                A* keys = array(memory, at.keys);
-                for (int s = 0; s < n; ++s) {
-                    A* key = keys + s * channels;
-                    convert_row(key, first_k + s * k.stride[1], HS);
-                    for (int c = 0; c < HS && scale.negative; ++c) key[c] = -key[c];
-                    for (int c = HS; c < channels; ++c) key[c] = A(0);
-                }
-                pack_transposed(array(memory, at.own[1]), width, first_v, v.stride[1], n, HS, false, rows);
+                if (splits) split_own(b, kv, s0, n, own_is, memory, at);
+                else pack_own(b, kv, s0, n, memory, at);
             }
-            queries_past(round, b, kv, s0, n, done % kFoldTiles == kFoldTiles - 1, memory, at, sum_dk, sum_dv);
+            queries_past(round, b, kv, s0, n, own_is, done % kFoldTiles == kFoldTiles - 1, memory, at, sum_dk, sum_dv);
         }
         A *result_dk = sum_dk.finish(), *result_dv = sum_dv.finish();
         if (several) {
@@ -482,7 +674,7 @@ template <class T, bool Pairs>
 int backward(df_queue* queue, const df_attention_args* args, df_error* error) {
     using A = Accumulate<T>;
     using Pass = Backward<T, Pairs>;
-    Pass pass(args);
+    Pass pass(queue, args);
     pass.tiles = bf16_products(queue) == Bf16Products::kTiles;
     const AttentionSizes& sizes = pass.sizes;
     const bool with_momentum = args->eta != nullptr, with_deta = with_momentum && args->deta != nullptr;
@@ -495,6 +687,8 @@ int backward(df_queue* queue, const df_attention_args* args, df_error* error) {
     const size_t workers = layout.add<char>(int64_t(at.bytes) * task_workers(queue, larger(query_tiles, larger(tasks, sizes.B * sizes.NH * chunks)), work));
     const size_t delta = layout.add<A>(sizes.B * sizes.NH * sizes.T);
     const size_t packs = layout.add<bf16>(Pairs ? query_tiles * pass.packed.tile_elements() : 0);
+    const size_t splits = layout.add<bf16>(pass.splits ? query_tiles * 4 * pass.split.elements : 0);
+    const size_t ordinary = layout.add<bool>(pass.splits ? query_tiles * 2 : 0);
     const size_t dq_parts = layout.add<A>(pass.parts > 1 ? tasks * pass.round_queries() * pass.channels : 0);
     const size_t heads = layout.add<A>(pass.rounds() > 1 ? sizes.B * sizes.NKV * pass.head_elements() : 0);
     const size_t reverse_carries = layout.add<double>(with_momentum ? pass.reverse.carries.elements(sizes.B) : 0);
@@ -506,6 +700,8 @@ int backward(df_queue* queue, const df_attention_args* args, df_error* error) {
 
     pass.delta = scratch.as<A>(delta);
     pass.packed.first = scratch.as<bf16>(packs);
+    pass.split.first = scratch.as<bf16>(splits);
+    pass.split.ordinary = scratch.as<bool>(ordinary);
     pass.dq_parts = scratch.as<A>(dq_parts);
     pass.heads = scratch.as<A>(heads);
     if (with_momentum) {

@@ -30,11 +30,26 @@ struct PackedHeads {
     A *keys = nullptr, *values = nullptr;
 };
 
+/// The same for products of bfloat16 parts: keys as left operands of the scores, values, channel after channel, of the sums.
+struct SplitHeads {
+    explicit SplitHeads(const AttentionSizes& sizes) : tiles(ceil_div(sizes.S, kTile)), NKV(sizes.NKV), elements(split_elements(kTile, sizes.HS)) {}
+    int64_t count(int64_t B) const { return B * NKV * tiles; }
+    bf16* key(int64_t b, int64_t kv, int64_t tile) const { return first + ((b * NKV + kv) * tiles + tile) * 2 * elements; }
+    bf16* value(int64_t b, int64_t kv, int64_t tile) const { return key(b, kv, tile) + elements; }
+    /// Whether they are ordinary.
+    bool& key_is(int64_t b, int64_t kv, int64_t tile) const { return ordinary[((b * NKV + kv) * tiles + tile) * 2]; }
+    bool& value_is(int64_t b, int64_t kv, int64_t tile) const { return ordinary[((b * NKV + kv) * tiles + tile) * 2 + 1]; }
+
+    int64_t tiles, NKV, elements;  // of an operand of a tile
+    bf16* first = nullptr;
+    bool* ordinary = nullptr;
+};
+
 template <class T>
 struct Forward {
     using A = Accumulate<T>;
 
-    explicit Forward(const df_attention_args* args)
+    Forward(df_queue* queue, const df_attention_args* args)
         : sizes(args),
           q(args->q),
           k(args->k),
@@ -45,7 +60,9 @@ struct Forward {
           scale(args->scale),
           momentum{sizes, v, args->eta, ChunkCarries(sizes, args->state_in == nullptr ? 0 : sizes.S - sizes.T)},
           packed(sizes),
-          packs(sizes.T * sizes.group >= kPackedQueries && (sizeof(T) != sizeof(A) || k.stride[1] != sizes.HS)),
+          split(sizes),
+          splits(splits_products<T>(queue, sizes)),
+          packs(!splits && sizes.T * sizes.group >= kPackedQueries && (sizeof(T) != sizeof(A) || k.stride[1] != sizes.HS)),
           blocks(sizes.B * sizes.NH * ceil_div(sizes.T, kBlocks * kTile) >= kTasks ? kBlocks : 1) {}
 
     /// A worker's scratch; [HS][lanes] unless said. lanes is that of a whole block.
@@ -53,13 +70,16 @@ struct Forward {
         Offsets(const Forward& pass, bool with_momentum) {
             Layout layout;
             const AttentionSizes& sizes = pass.sizes;
-            const int64_t lanes = lanes_for<A>(sizes.T), n = smaller<int64_t>(kTile, sizes.S);
+            const int64_t lanes = pass.lanes_of(sizes.T), n = smaller<int64_t>(kTile, sizes.S);
             const int64_t HSp = round_up(sizes.HS, kLanes<A>);
             for (int i = 0; i < pass.blocks; ++i) {
                 own[i] = layout.add<A>(sizes.HS * lanes);
                 part[i] = layout.add<A>(HSp * lanes);
                 total[i] = layout.add<A>(HSp * lanes);
+                split_own[i] = layout.add<bf16>(pass.splits ? split_elements(lanes, sizes.HS) : 0);
             }
+            split_weights = layout.add<bf16>(pass.splits ? split_elements(lanes, kTile) : 0);
+            exact = layout.add<A>(pass.splits ? HSp * lanes : 0);
             scores = layout.add<A>(kTile * lanes);                          // [kTile][lanes]
             keys = layout.add<A>(n * HSp);                                  // [n][HS], where they cannot be read in place
             values = layout.add<A>(n * HSp);                                // [n][HS]
@@ -68,13 +88,20 @@ struct Forward {
             m = layout.add<double>(with_momentum ? HSp : 0);                // [HS]
             bytes = layout.bytes();
         }
-        size_t own[kBlocks], part[kBlocks], total[kBlocks], scores, keys, values, copy, rows, m, bytes;
+        size_t own[kBlocks], part[kBlocks], total[kBlocks], split_own[kBlocks], split_weights, exact, scores, keys, values, copy, rows, m, bytes;
     };
 
-    void pack(int64_t b, int64_t kv, int64_t tile) const;
+    void pack(int64_t b, int64_t kv, int64_t tile, char* memory, const Offsets& at) const;
+    /// Own rows rounded up to whole vectors, or blocks of a split product.
+    int lanes_of(int64_t rows) const { return int(round_up(lanes_for<A>(rows), splits ? 32 : 1)); }
+    void split_scores(A* scores, int width, int64_t b, int64_t h, int64_t t0, int nq, int i, bool ordinary, int64_t s0, int n, const Seen<A>* seen,
+                      char* memory, const Offsets& at) const;
+    void split_sum(A* sum, int width, bool add, int64_t b, int64_t kv, int64_t s0, int n, A* weights, const Seen<A>* seen, char* memory,
+                   const Offsets& at) const;
     void query_blocks(int64_t b, int64_t h, int64_t t0, char* memory, const Offsets& at) const;
     void lone_query(int64_t b, int64_t h, char* memory, const Offsets& at) const;
     A* array(char* memory, size_t offset) const { return reinterpret_cast<A*>(memory + offset); }
+    bf16* split_own(char* memory, const Offsets& at, int i) const { return reinterpret_cast<bf16*>(memory + at.split_own[i]); }
 
     AttentionSizes sizes;
     Heads<T> q, k, v, out, attn;
@@ -82,6 +109,8 @@ struct Forward {
     Scale scale;
     Momentum<T> momentum;
     PackedHeads<A> packed;
+    SplitHeads split;
+    bool splits;
     bool packs;  // otherwise rows are read in place, or copied tile by tile
     int blocks;
 };
@@ -162,15 +191,82 @@ bool softmax_tile(A* products, int lanes, int n, A scale, const Seen<A>& seen, S
     return changed;
 }
 
-/// Keys and values of one tile, as PackedHeads has them.
+/// Keys and values of one tile, as PackedHeads or SplitHeads have them.
 template <class T>
-void Forward<T>::pack(int64_t b, int64_t kv, int64_t tile) const {
+void Forward<T>::pack(int64_t b, int64_t kv, int64_t tile, char* memory, const Offsets& at) const {
     const int64_t s0 = tile * kTile;
     const int64_t n = smaller<int64_t>(kTile, sizes.length(b) - s0);
+    if constexpr (kSplits<T>) {
+        if (splits) {
+            if (n <= 0) return;
+            const int padded = int(round_up(n, split_tile::kBlock));
+            split.key_is(b, kv, tile) = split_rows<true>(split.key(b, kv, tile), k.row(b, s0, kv), k.stride[1], int(n), padded, sizes.HS);
+            split.value_is(b, kv, tile) = split_channels<true>(split.value(b, kv, tile), v.row(b, s0, kv), v.stride[1], int(n), padded, sizes.HS,
+                                                               array(memory, at.rows));
+            return;
+        }
+    }
     A *keys = packed.key(b, kv, tile), *values = packed.value(b, kv, tile);
     for (int s = 0; s < n; ++s) {
         convert_row(keys + s * sizes.HS, k.row(b, s0 + s, kv), sizes.HS);
         convert_row(values + s * sizes.HS, v.row(b, s0 + s, kv), sizes.HS);
+    }
+}
+
+/// scores [n][width] of a tile of keys and block i of queries, where seen (null: everywhere) says that some of 32 queries may use one of 32 keys.
+template <class T>
+void Forward<T>::split_scores(A* scores, int width, int64_t b, int64_t h, int64_t t0, int nq, int i, bool ordinary, int64_t s0, int n,
+                              const Seen<A>* seen, char* memory, const Offsets& at) const {
+    if constexpr (kSplits<T>) {
+        using namespace split_tile;
+        const int HS = sizes.HS, steps = HS / kStep;
+        const int64_t kv = h / sizes.group;
+        const bf16 *keys = split.key(b, kv, s0 / kTile), *queries = split_own(memory, at, i);
+        const bool checks = !(ordinary && split.key_is(b, kv, s0 / kTile));
+        for (int r = 0; r < n; r += kBlock)
+            for (int lane = 0; lane < width; lane += kBlock) {
+                if (seen != nullptr && seen->last[lane + kBlock - 1] <= r) continue;
+                block_product(scores + r * width + lane, width, kBlock, keys + r * steps * kLineElements, queries + lane * steps * kLineElements, steps,
+                              false, checks, [&](float* exact) {
+                                  const int rows = smaller(kBlock, n - r);
+                                  A* const own = array(memory, at.own[i]);
+                                  pack_transposed(own, width, q.row(b, t0, h), q.stride[1], nq, HS, scale.negative, array(memory, at.rows));
+                                  const Rows<A> exact_keys = dense_rows(k.row(b, s0 + r, kv), k.stride[1], rows, HS, array(memory, at.keys));
+                                  tile_gemm<A, kScoreChain>(exact, kBlock, exact_keys.first, exact_keys.stride, own + lane, width, rows, kBlock, HS, false);
+                              });
+            }
+    }
+}
+
+/// sum [HS][width] (+)= what n values add by weights [n][width], behind which zeros are written up to a whole step.
+template <class T>
+void Forward<T>::split_sum(A* sum, int width, bool add, int64_t b, int64_t kv, int64_t s0, int n, A* weights, const Seen<A>* seen, char* memory,
+                           const Offsets& at) const {
+    if constexpr (kSplits<T>) {
+        using namespace split_tile;
+        const int HS = sizes.HS, steps = int(ceil_div(n, kStep));
+        const int value_steps = int(ceil_div(smaller(int64_t{kTile}, sizes.length(b) - s0), int64_t{kStep}));
+        __builtin_memset(weights + n * width, 0, size_t(steps * kStep - n) * size_t(width) * sizeof(A));
+        bf16* const split_weights = reinterpret_cast<bf16*>(memory + at.split_weights);
+        pack_terms<false, false>(split_weights, weights, width, width, steps);
+        const bf16* values = split.value(b, kv, s0 / kTile);
+        const bool checks = !split.value_is(b, kv, s0 / kTile);
+        A* whole = nullptr;  // sums by float32's instructions, once they are needed
+        for (int lane = 0; lane < width; lane += kBlock) {
+            const int reached = seen == nullptr ? n : smaller(n, int(seen->last[lane + kBlock - 1]));
+            const int used = larger(1, int(ceil_div(reached, kStep)));
+            for (int c = 0; c < HS; c += kBlock)
+                block_product(sum + c * width + lane, width, kBlock, values + c * value_steps * kLineElements,
+                              split_weights + lane * steps * kLineElements, used, add, checks, [&](float* exact) {
+                                  if (whole == nullptr) {
+                                      whole = array(memory, at.exact);
+                                      const Rows<A> rows = dense_rows(v.row(b, s0, kv), v.stride[1], n, HS, array(memory, at.values));
+                                      add_product(whole, width, rows, n, weights, HS, false, seen, nullptr, array(memory, at.copy), true);
+                                  }
+                                  for (int i = 0; i < kBlock; ++i)
+                                      __builtin_memcpy(exact + i * kBlock, whole + (c + i) * width + lane, kBlock * sizeof(A));
+                              });
+        }
     }
 }
 
@@ -181,19 +277,29 @@ void Forward<T>::query_blocks(int64_t b, int64_t h, int64_t t0, char* memory, co
     const int used = int(ceil_div(end - t0, kTile));
     A *scores = array(memory, at.scores), *rows = array(memory, at.rows);
 
+    [[maybe_unused]] const TileSession session(splits);
+    bool ordinary[kBlocks] = {};  // queries
     Softmax<A> softmax[kBlocks];
     FoldedSum<A> weighted[kBlocks] = {FoldedSum<A>(array(memory, at.part[0]), array(memory, at.total[0])),
                                       FoldedSum<A>(array(memory, at.part[blocks - 1]), array(memory, at.total[blocks - 1]))};
     const auto block_of = [&](int i) { return int(smaller<int64_t>(kTile, end - t0 - i * kTile)); };
     const auto visible = [&](int i, int query) { return sizes.visible(t0 + i * kTile + query, length); };
     for (int i = 0; i < used; ++i) {
-        const int nq = block_of(i), width = lanes_for<A>(nq);
+        const int nq = block_of(i), width = lanes_of(nq);
         softmax[i].start(width);
         weighted[i].start(HS * width);
         if (visible(i, nq - 1) == 0) continue;
         const T* first = q.row(b, t0 + i * kTile, h);
         if (i + 1 < used) prefetch_rows(q.row(b, t0 + (i + 1) * kTile, h), q.stride[1], block_of(i + 1), HS);
+        if constexpr (kSplits<T>)
+            if (splits && !scale.negative) {
+                ordinary[i] = split_rows<false>(split_own(memory, at, i), first, q.stride[1], nq, width, HS);
+                continue;
+            }
         pack_transposed(array(memory, at.own[i]), width, first, q.stride[1], nq, HS, scale.negative, rows);
+        if constexpr (kSplits<T>)
+            if (splits && scale.negative)
+                ordinary[i] = split_tile::pack_terms<false>(split_own(memory, at, i), array(memory, at.own[i]), width, width, HS / split_tile::kStep);
     }
 
     Seen<A> seen;
@@ -201,25 +307,33 @@ void Forward<T>::query_blocks(int64_t b, int64_t h, int64_t t0, char* memory, co
     for (int64_t s0 = 0; s0 < last_visible; s0 += kTile) {
         const int wanted = int(smaller<int64_t>(kTile, last_visible - s0));
         Rows<A> values{nullptr, 0};
-        const Rows<A> keys = packs ? Rows<A>{packed.key(b, kv, s0 / kTile), HS}
-                                   : dense_rows(k.row(b, s0, kv), k.stride[1], wanted, HS, array(memory, at.keys));
+        const Rows<A> keys = splits  ? Rows<A>{nullptr, 0}
+                             : packs ? Rows<A>{packed.key(b, kv, s0 / kTile), HS}
+                                     : dense_rows(k.row(b, s0, kv), k.stride[1], wanted, HS, array(memory, at.keys));
         for (int i = 0; i < used; ++i) {
-            const int nq = block_of(i), width = lanes_for<A>(nq);
+            const int nq = block_of(i), width = lanes_of(nq);
             const int n = int(smaller<int64_t>(wanted, visible(i, nq - 1) - s0));
             if (n <= 0) continue;
             const bool masked = visible(i, 0) < s0 + n;
             if (masked)
                 for (int lane = 0; lane < width; ++lane) seen.set(lane, 0, visible(i, smaller(lane, nq - 1)) - s0);
             FoldedSum<A>& sum = weighted[i];
-            score_products(scores, width, keys, n, array(memory, at.own[i]), HS, masked ? &seen : nullptr);
+            const Seen<A>* reach = masked ? &seen : nullptr;
+            if (splits) split_scores(scores, width, b, h, t0 + i * kTile, nq, i, ordinary[i], s0, n, reach, memory, at);
+            else score_products(scores, width, keys, n, array(memory, at.own[i]), HS, reach);
             const A magnitude = A(scale.magnitude);
             const bool changed = masked ? softmax_tile<true>(scores, width, n, magnitude, seen, softmax[i])
                                         : softmax_tile<false>(scores, width, n, magnitude, seen, softmax[i]);
             if (changed) sum.scale_lanes(softmax[i].factor, width);
+            if (splits) {
+                split_sum(sum.part(), width, sum.adds(), b, kv, s0, n, scores, reach, memory, at);
+                sum.tile_done();
+                continue;
+            }
             if (values.first == nullptr)
                 values = packs ? Rows<A>{packed.value(b, kv, s0 / kTile), HS}
                                : dense_rows(v.row(b, s0, kv), v.stride[1], wanted, HS, array(memory, at.values));
-            add_product(sum.part(), width, values, n, scores, HS, sum.adds(), masked ? &seen : nullptr, nullptr, array(memory, at.copy), true);
+            add_product(sum.part(), width, values, n, scores, HS, sum.adds(), reach, nullptr, array(memory, at.copy), true);
             sum.tile_done();
         }
     }
@@ -229,7 +343,7 @@ void Forward<T>::query_blocks(int64_t b, int64_t h, int64_t t0, char* memory, co
     double* m = eta == 0 ? nullptr : reinterpret_cast<double*>(memory + at.m);
     if (m != nullptr) momentum.start(m, b, sizes.position(t0), h, eta);
     for (int i = 0; i < used; ++i) {
-        const int nq = block_of(i), width = lanes_for<A>(nq);
+        const int nq = block_of(i), width = lanes_of(nq);
         A* result = weighted[i].finish();
         for (int lane = 0; lane < width; lane += kLanes<A>) {
             A sums[kLanes<A>];
@@ -312,20 +426,22 @@ void Forward<T>::lone_query(int64_t b, int64_t h, char* memory, const Offsets& a
 template <class T>
 int forward(df_queue* queue, const df_attention_args* args, df_error* error) {
     using A = Accumulate<T>;
-    Forward<T> pass(args);
+    Forward<T> pass(queue, args);
     const AttentionSizes& sizes = pass.sizes;
     const bool with_momentum = args->eta != nullptr;
     const int64_t queries = pass.blocks * kTile, blocks = ceil_div(sizes.T, queries), tasks = sizes.B * sizes.NH * blocks;
     const double work = sizes.pairs() * sizes.HS;
     const typename Forward<T>::Offsets at(pass, with_momentum);
     const bool lone = sizes.T == 1 && sizes.S >= kLoneQueryKeys;
-    const int64_t packed_tiles = pass.packs && !lone ? pass.packed.count(sizes.B) : 0;
+    const int64_t packed_tiles = (pass.packs || pass.splits) && !lone ? pass.packed.count(sizes.B) : 0;
 
     Layout layout;
     const size_t workers = layout.add<char>(int64_t(at.bytes) * task_workers(queue, larger(tasks, packed_tiles), work));
     const size_t carries = layout.add<double>(with_momentum ? pass.momentum.carries.elements(sizes.B) : 0);
-    const size_t keys = layout.add<A>(packed_tiles * pass.packed.elements);
-    const size_t values = layout.add<A>(packed_tiles * pass.packed.elements);
+    const size_t keys = layout.add<A>(pass.splits ? 0 : packed_tiles * pass.packed.elements);
+    const size_t values = layout.add<A>(pass.splits ? 0 : packed_tiles * pass.packed.elements);
+    const size_t splits = layout.add<bf16>(pass.splits ? packed_tiles * 2 * pass.split.elements : 0);
+    const size_t ordinary = layout.add<bool>(pass.splits ? packed_tiles * 2 : 0);
     const Scratch scratch(queue, layout.bytes());
     if (!scratch) return out_of_memory(error, with_momentum ? "momentum_attention_forward" : "attention_forward", layout.bytes());
 
@@ -337,9 +453,11 @@ int forward(df_queue* queue, const df_attention_args* args, df_error* error) {
     const auto memory = [&](int worker) { return scratch.as<char>(workers) + size_t(worker) * at.bytes; };
     pass.packed.keys = scratch.as<A>(keys);
     pass.packed.values = scratch.as<A>(values);
-    for_tasks(queue, packed_tiles, work, [&](int64_t i, int) {
+    pass.split.first = scratch.as<bf16>(splits);
+    pass.split.ordinary = scratch.as<bool>(ordinary);
+    for_tasks(queue, packed_tiles, work, [&](int64_t i, int worker) {
         const int64_t tile = i % pass.packed.tiles, head = i / pass.packed.tiles;
-        pass.pack(head / sizes.NKV, head % sizes.NKV, tile);
+        pass.pack(head / sizes.NKV, head % sizes.NKV, tile, memory(worker), at);
     });
     for_tasks(queue, tasks, work, [&](int64_t i, int worker) {
         // Head after head, whose keys and values stay in the cache; its last queries see the most keys and go first.

@@ -7,6 +7,7 @@
 
 #include "cpu/bf16_tile.h"
 #include "cpu/kernels.h"
+#include "cpu/split_tile.h"
 #include "cpu/vector_math.h"
 
 namespace dualform::cpu::DF_ISA {
@@ -251,6 +252,43 @@ inline void score_products(A* products, int lanes, Rows<A> rows, int n, const A*
                                   smaller(step, n - r), lanes - from, HS, false);
     }
 }
+
+#if defined(__AVX512F__)
+/// Whether products of T's rows may be formed of bfloat16 parts (split_tile.h).
+template <class T>
+constexpr bool kSplits = sizeof(T) == 4;
+#else
+template <class T>
+constexpr bool kSplits = false;
+#endif
+constexpr int64_t kSplitLength = 384;  // queries and keys that pay for the splitting
+constexpr int64_t kSplitElements = int64_t{1} << 20;  // of a head's keys, up to which memory for them, 12 bytes each and for values too, is no matter
+/// Whether they are: the same for forward and backward, which take the exponential of the same bits.
+template <class T>
+inline bool splits_products(df_queue* queue, const AttentionSizes& sizes) {
+    return kSplits<T> && bf16_products(queue) == Bf16Products::kTiles && sizes.HS % split_tile::kStep == 0 && sizes.T >= kSplitLength &&
+           sizes.S >= kSplitLength && sizes.S * sizes.HS <= kSplitElements;
+}
+/// n rows of a head as a split operand of padded lines (a multiple of 32), whose terms are the channels. Returns whether all is ordinary.
+template <bool Left>
+inline bool split_rows(bf16* to, const float* first, int64_t stride, int n, int padded, int HS) {
+    const bool ordinary = split_tile::pack_lines<Left>(to, first, stride, n, HS / split_tile::kStep);
+    split_tile::clear_rest(to, n, padded, HS / split_tile::kStep);
+    return ordinary;
+}
+/// The same with the channels as lines and padded rows as terms. rows: padded x HS of scratch.
+template <bool Left>
+inline bool split_channels(bf16* to, const float* first, int64_t stride, int n, int padded, int HS, float* rows) {
+    if (n < padded) {
+        for (int r = 0; r < n; ++r) convert_row(rows + r * HS, first + r * stride, HS);
+        __builtin_memset(rows + n * HS, 0, size_t(padded - n) * size_t(HS) * sizeof(float));
+        first = rows;
+        stride = HS;
+    }
+    return split_tile::pack_terms<Left>(to, first, stride, HS, padded / split_tile::kStep);
+}
+/// Elements of a split operand of so many lines and terms, which are multiples of 32.
+inline int64_t split_elements(int64_t lines, int64_t terms) { return lines * terms * 3; }
 
 template <class A>
 inline bool is_finite(A x) { return x * A(0) == A(0); }

@@ -445,7 +445,7 @@ struct SplitProduct {
     static constexpr int kPanel = split_tile::kBlock;
     static constexpr int kRowStep = split_tile::kBlock, kColumnStep = split_tile::kBlock, kDepthStep = split_tile::kStep;
     static constexpr int kSpeed = 2;
-    static constexpr int kTileRows = split_tile::kMostLines;  // they stay in the L2 cache, a slice of b in the L1 cache
+    static constexpr int kTileRows = 128;  // they stay in the L2 cache, a slice of b in the L1 cache
     static constexpr int64_t kTaskRows = kTileRows;
     static constexpr int kGroup = 384;
     static constexpr bool kPrefersPanels = false;
@@ -491,7 +491,7 @@ struct SplitProduct {
         for (int64_t s = 0; s < steps; s += kSlice) {
             const int64_t count = smaller(int64_t{kSlice}, steps - s);
             for (int64_t r = 0; r < t.rows; r += kBlock, next += lines * 64 * 5 * count) {
-                split_tile::block(sum, a + (r / kBlock * steps + s) * kStepElements, b + s * kStepElements, int(count), next, lines);
+                split_tile::block(sum, kBlock, a + (r / kBlock * steps + s) * kStepElements, b + s * kStepElements, int(count), next, lines);
                 sum = sum == sums[0] ? sums[1] : sums[0];
                 if (last_r >= 0) leave(sum, last_s, last_r);
                 last_s = s;
@@ -520,7 +520,7 @@ private:
                 pack_lines<Left>(line_at<true>(to, line, steps), rows, steps * kStep, tall, steps);
             }
         }
-        clear_rest(to, lines, steps);
+        clear_rest(to, lines, round_up(lines, int64_t{split_tile::kBlock}), steps);
     }
     /// What of sum is not finite, by float32's own instructions: the terms from p on, depth of them.
     __attribute__((noinline, cold)) static void repeat(float* sum, const Gemm& g, const GemmTile<float>& t, int64_t r, int64_t rows, int64_t p,
