@@ -16,7 +16,7 @@ namespace dualform::cpu {
 int fail(df_error* error, int status, const char* format, ...) __attribute__((format(printf, 3, 4)));
 int out_of_memory(df_error* error, const char* op, size_t bytes);
 
-/// How products of bfloat16 are formed. Sums are float32 in each.
+/// How products of bfloat16 are formed. Sums are float32 in each. With kTiles products of float32 may be formed of them, too.
 enum class Bf16Products {
     kWidened,  // as float32
     kDot,      // AVX512_BF16: two products in each lane

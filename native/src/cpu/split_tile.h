@@ -21,8 +21,10 @@ constexpr int kLineElements = kStepElements / kBlock;  // of a step
 constexpr int kMostLines = 256;
 constexpr int kSlice = 4;   // steps whose products stay in registers: their operands fit the L1 cache
 
-// The processor takes numbers below 2^-126 for 0. That is far below a rounding error unless all of a line is tiny: those lines are poisoned,
-// as ones with infinities are by themselves (inf - inf = NaN), and what is not finite is computed once more by float32's instructions.
+// The processor takes numbers below 2^-126 for 0, so a sum of k terms is off by up to k 2^-123 more than its roundings. Beside the product of
+// the largest magnitudes of its two lines that is nothing, unless all of a line is tiny: those lines are poisoned, as ones with infinities are by
+// themselves (inf - inf = NaN), and what is not finite is computed once more by float32's instructions. (Where a line's large terms all meet
+// zeros, and its others are below 2^-100, those count for less than float32 would have them.)
 constexpr float kTiny = 0x1p-44f, kHuge = 0x1p50f;
 
 #if defined(__AVX512F__)
@@ -110,7 +112,7 @@ inline void clear_rest(bf16* to, int64_t lines, int64_t padded, int64_t steps) {
 }
 
 /// An operand of steps steps: lines whose terms are contiguous, stride elements apart. The lines are whole steps long. Poisons: tiny lines are
-/// poisoned; not those of an operand which is computed, and for which 0 is near enough. Returns whether all is ordinary: no tiny line, nothing
+/// poisoned; not those of an operand which is computed, and for which 0 is near enough. Returns whether all is ordinary: no poisoned line, nothing
 /// from kHuge on. Products of ordinary operands are finite.
 template <bool Left, bool Poisons = true>
 inline bool pack_lines(bf16* to, const float* from, ptrdiff_t stride, int64_t lines, int64_t steps) {

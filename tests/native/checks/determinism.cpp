@@ -53,7 +53,7 @@ void check_determinism(const Options& options, Report& report) {
         for (const int dtype : options.dtypes()) {
             for (int64_t i = 0; i < options.number(kCases); ++i) {
                 const uint64_t seed = options.seed + static_cast<uint64_t>(i);
-                Drawn d = draw_case(name, dtype, seed, false);
+                Drawn d = draw_case(name, dtype, seed, false, options.draw);
                 std::vector<unsigned char> first;
                 std::string failure;
                 for (const int threads : {1, 2, 3, 8}) {

@@ -237,6 +237,97 @@ void products(df_device* device, int dtype, Report& report) {
                   "matmul: rows and columns that keep their bits");
 }
 
+/// Attention that is long enough for its products to be split where those of float32 are. Powers of two that scale v and dout come through; NaN
+/// stays in its channel and with the queries that see it.
+void long_attention(df_device* device, Report& report) {
+    const int64_t T = 400, HS = 64, n = T * HS;
+    Random random(12);
+    struct Numbers {
+        std::vector<double> q, k, v, dout;
+    };
+    Numbers clean;
+    for (std::vector<double>* x : {&clean.q, &clean.k, &clean.v, &clean.dout})
+        for (int64_t i = 0; i < n; ++i) x->push_back(round_to(DF_F32, random.normal()));
+    struct Results {
+        std::vector<double> out, dq, dk, dv;
+    };
+    const auto attend = [&](const Numbers& x, double scale) {
+        const Shape shape = {1, T, 1, HS};
+        const Array q(device, DF_F32, shape, x.q), k(device, DF_F32, shape, x.k), v(device, DF_F32, shape, x.v), dout(device, DF_F32, shape, x.dout);
+        const Array out(device, DF_F32, shape), lse(device, DF_F32, {1, 1, T}), dq(device, DF_F32, shape), dk(device, DF_F32, shape),
+            dv(device, DF_F32, shape);
+        require_ok(df_attention_forward(out, lse, q, k, v, nullptr, scale, 1), "long attention");
+        require_ok(df_attention_backward(dq, dk, dv, dout, q, k, v, out, lse, nullptr, scale, 1), "long attention backward");
+        return Results{out.read(), dq.read(), dk.read(), dv.read()};
+    };
+    const Results expected = attend(clean, 0.125);
+    /// The rows from..to, but for channel but, are factor times those of expected.
+    const auto compare = [&](const std::vector<double>& got, const std::vector<double>& want, double factor, int64_t from, int64_t to, int64_t but,
+                             const std::string& what) {
+        double worst = 0;
+        for (int64_t i = from * HS; i < to * HS; ++i) {
+            if (i % HS == but) continue;
+            const double off = distance(got[static_cast<size_t>(i)] / factor, want[static_cast<size_t>(i)]);
+            if (!(off <= worst)) worst = off;
+        }
+        const double tolerance = 4e-6 * largest_magnitude(want);
+        report.expect(worst <= tolerance, "long attention: " + what + ": off by " + std::to_string(worst / tolerance) + " tolerances");
+    };
+    for (const double factor : {0x1p-50, 0x1p-112, 0x1p60}) {
+        Numbers x = clean;
+        for (double& e : x.dout) e *= factor;
+        const Results scaled = attend(x, 0.125);
+        compare(scaled.dq, expected.dq, factor, 0, T, -1, "dq of a scaled dout");
+        compare(scaled.dk, expected.dk, factor, 0, T, -1, "dk of a scaled dout");
+        compare(scaled.dv, expected.dv, factor, 0, T, -1, "dv of a scaled dout");
+        x = clean;
+        for (double& e : x.v) e *= factor;
+        const Results of_v = attend(x, 0.125);
+        compare(of_v.out, expected.out, factor, 0, T, -1, "out of a scaled v");
+        compare(of_v.dq, expected.dq, factor, 0, T, -1, "dq of a scaled v");
+        compare(of_v.dk, expected.dk, factor, 0, T, -1, "dk of a scaled v");
+        compare(of_v.dv, expected.dv, 1, 0, T, -1, "dv of a scaled v");
+        x = clean;
+        for (size_t i = 0; i < x.q.size(); ++i) {
+            x.q[i] *= factor;
+            x.k[i] /= factor;
+        }
+        const Results of_qk = attend(x, 0.125);
+        compare(of_qk.out, expected.out, 1, 0, T, -1, "out of q and k scaled against each other");
+        compare(of_qk.dq, expected.dq, 1 / factor, 0, T, -1, "dq of q and k scaled against each other");
+        compare(of_qk.dk, expected.dk, factor, 0, T, -1, "dk of q and k scaled against each other");
+    }
+    Numbers x = clean;
+    for (double& e : x.q) e = -e;
+    const Results negative = attend(x, -0.125);
+    compare(negative.out, expected.out, 1, 0, T, -1, "out with a negative scale");
+    compare(negative.dq, expected.dq, -1, 0, T, -1, "dq with a negative scale");
+    compare(negative.dk, expected.dk, 1, 0, T, -1, "dk with a negative scale");
+    compare(negative.dv, expected.dv, 1, 0, T, -1, "dv with a negative scale");
+
+    const int64_t row = 300, channel = 5;
+    x = clean;
+    x.v[static_cast<size_t>(row * HS + channel)] = NAN;
+    const Results of_v = attend(x, 0.125);
+    compare(of_v.out, expected.out, 1, 0, row, -1, "out before a NaN of v");
+    compare(of_v.out, expected.out, 1, row, T, channel, "other channels of out after a NaN of v");
+    report.expect(std::isnan(of_v.out[static_cast<size_t>((T - 1) * HS + channel)]), "long attention: a NaN of v is lost");
+    compare(of_v.dq, expected.dq, 1, 0, row, -1, "dq before a NaN of v");
+    x = clean;
+    x.k[static_cast<size_t>(row * HS + channel)] = NAN;
+    const Results of_k = attend(x, 0.125);
+    compare(of_k.out, expected.out, 1, 0, row, -1, "out before a NaN of k");
+    compare(of_k.dq, expected.dq, 1, 0, row, -1, "dq before a NaN of k");
+    report.expect(std::isnan(of_k.out[static_cast<size_t>((T - 1) * HS)]), "long attention: a NaN of k is lost");
+    x = clean;
+    x.q[static_cast<size_t>(row * HS + channel)] = INFINITY;
+    const Results of_q = attend(x, 0.125);
+    compare(of_q.out, expected.out, 1, 0, row, -1, "out before an infinity of q");
+    compare(of_q.out, expected.out, 1, row + 1, T, -1, "out after an infinity of q");
+    compare(of_q.dq, expected.dq, 1, row + 1, T, -1, "dq after an infinity of q");
+    compare(of_q.dk, expected.dk, 1, row + 1, T, -1, "dk of keys that an infinite query does not see");
+}
+
 /// Moving bits: denormals, zeros' signs and infinities come through.
 void passing_through(df_device* device, int dtype, Report& report) {
     const std::vector<double> values = {denormal(dtype), -denormal(dtype), 0.0, -0.0, INFINITY, -INFINITY, largest(dtype), -largest(dtype)};
@@ -288,6 +379,7 @@ void check_hostile(const Options& options, Report& report) {
         edges(device, dtype, report);
         passing_through(device, dtype, report);
         if (dtype != DF_BF16 && options.backend == "cpu") products(device, dtype, report);
+        if (dtype == DF_F32 && options.backend == "cpu") long_attention(device, report);
         constant_rows(device, dtype, report);
     }
 }

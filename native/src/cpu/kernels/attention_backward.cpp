@@ -46,7 +46,7 @@ struct SplitQueries {
     int64_t number(int64_t b, int64_t kv, int64_t tile) const { return (b * NKV + kv) * tiles + tile; }
     struct Tile {
         bf16 *q, *dout, *q_columns, *dout_columns;
-        bool *q_is, *dout_is;  // ordinary
+        bool *ordinary_q, *ordinary_dout;
     };
     Tile at(int64_t b, int64_t kv, int64_t tile) const {
         bf16* const of_tile = first + number(b, kv, tile) * 4 * elements;
@@ -65,7 +65,7 @@ struct Round {
     bool first, last;
 };
 
-/// Pairs: T is bf16 and the processor multiplies it; otherwise products are formed in A.
+/// Pairs: T is bf16 and the processor multiplies it; otherwise products are formed in A, or split in parts.
 template <class T, bool Pairs>
 struct Backward {
     using A = Accumulate<T>;
@@ -116,20 +116,27 @@ struct Backward {
             for (size_t& offset : dq) offset = layout.add<A>(pass.round_queries() * channels);  // (queries of a round, channels): a fold, and the sum of folds
             for (size_t& offset : streamed) offset = layout.add<A>(Pairs || pass.splits ? 0 : pass.round_queries() * sizes.HS);  // (queries, HS): q and dout
             for (size_t& offset : split_own) offset = layout.add<bf16>(pass.splits ? split_elements(width, sizes.HS) : 0);
-            for (size_t& offset : split_scores) offset = layout.add<bf16>(pass.splits ? split_elements(kTile, width) : 0);
-            exact = layout.add<A>(pass.splits ? sizes.HS * kTile : 0);
+            const int64_t split_scores = pass.splits ? split_elements(kTile, width) : 0;
+            split_p = layout.add<bf16>(split_scores);
+            split_ds = layout.add<bf16>(split_scores);
+            split_ds_rows = layout.add<bf16>(split_scores);
             chunk = layout.add<double>(with_momentum ? kChunk * sizes.HS : 0);                        // [kChunk][HS]
             for (size_t& offset : carry) offset = layout.add<double>(with_momentum ? sizes.HS : 0);  // [HS]
             bytes = layout.bytes();
         }
         size_t own[2], keys, part[2], total[2], scores, dscores, pairs[2], dscore_rows, rows[2], copy, block, dq[2], streamed[2], chunk, carry[2], bytes;
-        size_t split_own[3], split_scores[3], exact;  // of keys, values and keys by channels; of P, dS and the rows of dS
+        size_t split_own[3], split_p, split_ds, split_ds_rows;  // split_own: keys, values, and keys by channels
     };
 
     /// A tile of queries of head h, and one of keys of head kv.
     struct Place {
         int64_t b, h, kv, t0, s0;
         int nq, n;
+    };
+
+    /// Of a block of keys: whether keys and values are ordinary, and whether pack_own has run.
+    struct Own {
+        bool ordinary_keys, ordinary_values, packed;
     };
 
     int64_t round_queries() const { return smaller(sizes.T, kRound); }
@@ -142,16 +149,19 @@ struct Backward {
     void prepare(const Round& round, int64_t b, int64_t kv, int64_t tile, char* memory, const Offsets& at) const;
     void prepare_split(const Round& round, int64_t b, int64_t kv, int64_t tile, char* memory, const Offsets& at) const;
     void pack_own(int64_t b, int64_t kv, int64_t s0, int n, char* memory, const Offsets& at) const;
-    void split_own(int64_t b, int64_t kv, int64_t s0, int n, bool* own_is, char* memory, const Offsets& at) const;
-    void split_scores(const Place& place, const SplitQueries::Tile& tile, const Seen<A>* seen, const bool* own_is, char* memory,
-                      const Offsets& at) const;
-    void split_sums(const Place& place, const SplitQueries::Tile& tile, const Seen<A>* seen, const bool* own_is, FoldedSum<A>& sum_dk,
-                    FoldedSum<A>& sum_dv, A* dq_t, char* memory, const Offsets& at) const;
+    void pack_own(const Place& place, Own& own, char* memory, const Offsets& at) const {
+        if (!own.packed) pack_own(place.b, place.kv, place.s0, place.n, memory, at);
+        own.packed = true;
+    }
+    void split_block(int64_t b, int64_t kv, int64_t s0, int n, Own& own, char* memory, const Offsets& at) const;
+    bool split_products(const Place& place, const SplitQueries::Tile& tile, const Seen<A>* seen, Own& own, char* memory, const Offsets& at) const;
+    bool split_sums(const Place& place, const SplitQueries::Tile& tile, const Seen<A>* seen, FoldedSum<A>& sum_dk, FoldedSum<A>& sum_dv, A* dq_t,
+                    char* memory, const Offsets& at) const;
     Rows<A> queries_at(const Place& place, const Heads<T>& x, A* rows) const {
         return dense_rows(x.row(place.b, place.t0, place.h), x.stride[1], place.nq, sizes.HS, rows);
     }
     void walk(const Round& round, int64_t b, int64_t kv, int64_t part, char* memory, const Offsets& at) const;
-    void queries_past(const Round& round, int64_t b, int64_t kv, int64_t s0, int n, const bool* own_is, bool folds, char* memory, const Offsets& at,
+    void queries_past(const Round& round, int64_t b, int64_t kv, int64_t s0, int n, Own& own, bool folds, char* memory, const Offsets& at,
                       FoldedSum<A>& sum_dk, FoldedSum<A>& sum_dv) const;
     void write_keys(int64_t b, int64_t kv, int64_t s0, int n, const A* result_dk, const A* result_dv, char* memory, const Offsets& at) const;
     void write_queries(int64_t b, int64_t h, int64_t t0, int64_t t1, A* sum) const;
@@ -231,7 +241,7 @@ void gradient_tile(A* products, A* dproducts, bf16* p_pairs, bf16* ds_pairs, bf1
     }
 }
 
-/// What the pass over the keys needs of one tile of queries: delta and, with Pairs, PackedQueries. delta is rounded as dP is: where all the
+/// What the pass over the keys needs of one tile of queries: delta and, with Pairs, PackedQueries, or SplitQueries. delta is rounded as dP is: where all the
 /// values that a query sees are equal, dP - delta is exactly 0.
 template <class T, bool Pairs>
 void Backward<T, Pairs>::prepare(const Round& round, int64_t b, int64_t kv, int64_t tile, char* memory, const Offsets& at) const {
@@ -286,14 +296,14 @@ void Backward<T, Pairs>::prepare_split(const Round& round, int64_t b, int64_t kv
             const bool lines_are = split_rows<true>(lines, x.row(b, t0, h), x.stride[1], n, padded, HS);
             return split_channels<true>(columns, x.row(b, t0, h), x.stride[1], n, padded, HS, rows) && lines_are;
         };
-        *to.q_is = pack(q, to.q, to.q_columns);
-        *to.dout_is = pack(dout, to.dout, to.dout_columns);
+        *to.ordinary_q = pack(q, to.q, to.q_columns);
+        *to.ordinary_dout = pack(dout, to.dout, to.dout_columns);
         const TileSession session(true);
         bf16* const right = halves(memory, at.split_own[0]);
         for (int i = 0; i < n; i += kBlock) {
             const int m = smaller(kBlock, n - i);
             const T* first_out = out.row(b, t0 + i, h);
-            const bool checks = !(split_rows<false>(right, first_out, out.stride[1], m, kBlock, HS) && *to.dout_is);
+            const bool checks = !(split_rows<false>(right, first_out, out.stride[1], m, kBlock, HS) && *to.ordinary_dout);
             A square[kBlock * kBlock];
             block_product(square, kBlock, kBlock, to.dout + i * steps * kLineElements, right, steps, false, checks, [&](float* exact) {
                 pack_transposed(own, kBlock, first_out, out.stride[1], m, HS, false, array(memory, at.rows[1]));
@@ -305,87 +315,76 @@ void Backward<T, Pairs>::prepare_split(const Round& round, int64_t b, int64_t kv
     }
 }
 
-/// The products of the scores and of dP, where seen (null: everywhere) says that some of 32 queries may use one of 32 keys. own_is: whether keys
-/// and values are ordinary.
+/// The products of the scores and, if both sides are ordinary, of dP, where seen (null: everywhere) says that some of 32 queries may use one of
+/// 32 keys. Returns whether dP is there.
 template <class T, bool Pairs>
-void Backward<T, Pairs>::split_scores(const Place& place, const SplitQueries::Tile& tile, const Seen<A>* seen, const bool* own_is, char* memory,
-                                      const Offsets& at) const {
+bool Backward<T, Pairs>::split_products(const Place& place, const SplitQueries::Tile& tile, const Seen<A>* seen, Own& own, char* memory,
+                                        const Offsets& at) const {
     if constexpr (kSplits<T>) {
         using namespace split_tile;
         const int HS = sizes.HS, steps = HS / kStep, nq = place.nq;
-        const auto product = [&](auto mirrored, A* to, const bf16* left, int own, bool checks, const Heads<T>& x) __attribute__((always_inline)) {
-            const bf16* const right = halves(memory, at.split_own[own]);
+        const auto product = [&](auto mirrored, A* to, const bf16* left, const bf16* right, bool checks) __attribute__((always_inline)) {
             for (int t = 0; t < nq; t += kBlock)
                 for (int lane = 0; lane < width; lane += kBlock) {
                     if (seen != nullptr && seen->first[lane] >= t + kBlock) continue;
                     block_product<decltype(mirrored)::value != 0>(
                         to + t * width + lane, width, kBlock, left + t * steps * kLineElements, right + lane * steps * kLineElements, steps, false, checks,
                         [&](float* exact) {
-                            pack_own(place.b, place.kv, place.s0, place.n, memory, at);
-                            const Rows<A> rows = queries_at(place, x, array(memory, at.rows[0]));
-                            tile_gemm<A, kScoreChain>(exact, kBlock, rows.first + t * rows.stride, rows.stride, array(memory, at.own[own]) + lane, width,
+                            pack_own(place, own, memory, at);
+                            const Rows<A> rows = queries_at(place, q, array(memory, at.rows[0]));
+                            tile_gemm<A, kScoreChain>(exact, kBlock, rows.first + t * rows.stride, rows.stride, array(memory, at.own[0]) + lane, width,
                                                       smaller(kBlock, nq - t), kBlock, HS, false);
                         });
                 }
         };
-        product(Constant<1>{}, array(memory, at.scores), tile.q, 0, !(own_is[0] && *tile.q_is), q);
-        product(Constant<0>{}, array(memory, at.dscores), tile.dout, 1, !(own_is[1] && *tile.dout_is), dout);
+        product(Constant<1>{}, array(memory, at.scores), tile.q, halves(memory, at.split_own[0]), !(own.ordinary_keys && *tile.ordinary_q));
+        if (!(own.ordinary_values && *tile.ordinary_dout)) return false;
+        product(Constant<0>{}, array(memory, at.dscores), tile.dout, halves(memory, at.split_own[1]), false);
     }
+    return true;
 }
 
-/// What P and dS of a tile add to dv, dk and dq.
+/// What P and dS of a tile add to dv, dk and dq, where keys, queries and gradients are ordinary. Returns false, and adds nothing, unless P and dS
+/// are small enough for finite sums.
 template <class T, bool Pairs>
-void Backward<T, Pairs>::split_sums(const Place& place, const SplitQueries::Tile& tile, const Seen<A>* seen, const bool* own_is, FoldedSum<A>& sum_dk,
+bool Backward<T, Pairs>::split_sums(const Place& place, const SplitQueries::Tile& tile, const Seen<A>* seen, FoldedSum<A>& sum_dk,
                                     FoldedSum<A>& sum_dv, A* dq_t, char* memory, const Offsets& at) const {
     if constexpr (kSplits<T>) {
         using namespace split_tile;
-        const int HS = sizes.HS, nq = place.nq, padded = int(round_up(nq, kStep)), steps = padded / kStep;
-        A *p = array(memory, at.scores), *ds = array(memory, at.dscores), *whole = array(memory, at.exact);
+        const int HS = sizes.HS, nq = place.nq, padded = int(round_up(nq, kStep)), steps = padded / kStep, key_steps = width / kStep;
+        A *p = array(memory, at.scores), *ds = array(memory, at.dscores);
         __builtin_memset(p + nq * width, 0, size_t(padded - nq) * size_t(width) * sizeof(A));
         __builtin_memset(ds + nq * width, 0, size_t(padded - nq) * size_t(width) * sizeof(A));
-        const auto of_keys = [&](FoldedSum<A>& sum, const A* weights, bf16* right, const bf16* left, bool left_is, const Heads<T>& x)
-                                 __attribute__((always_inline)) {
-            const bool checks = !(pack_terms<false, false>(right, weights, width, width, steps) && left_is);
-            bool repeated = false;
+        bf16 *const right_p = halves(memory, at.split_p), *const right_ds = halves(memory, at.split_ds), *const rows = halves(memory, at.split_ds_rows);
+        // Their scales are those of ordinary operands: what is tiny in them is nothing beside the rest.
+        if (!pack_terms<false, false>(right_p, p, width, width, steps) || !pack_terms<false, false>(right_ds, ds, width, width, steps)) return false;
+        pack_lines<true, false>(rows, ds, width, padded, key_steps);
+        const auto no_repeat = [](float*) {};
+        const auto of_keys = [&](FoldedSum<A>& sum, const bf16* left, const bf16* right) __attribute__((always_inline)) {
             for (int lane = 0; lane < width; lane += kBlock) {
                 const int from = seen == nullptr ? 0 : smaller(int(seen->first[lane]) / kStep, steps - 1);  // queries that use none of these keys
                 for (int c = 0; c < HS; c += kBlock)
                     block_product(sum.part() + c * width + lane, width, kBlock, left + c * steps * kLineElements + from * kStepElements,
-                                  right + lane * steps * kLineElements + from * kStepElements, steps - from, sum.adds(), checks,
-                                  [&](float* exact) {
-                                      if (!repeated) {
-                                          const Rows<A> rows = queries_at(place, x, array(memory, at.rows[0]));
-                                          tile_gemm(whole, width, rows.first, 1, weights, width, HS, width, nq, false, rows.stride);
-                                      }
-                                      repeated = true;
-                                      for (int i = 0; i < kBlock; ++i)
-                                          __builtin_memcpy(exact + i * kBlock, whole + (c + i) * width + lane, kBlock * sizeof(A));
-                                  });
+                                  right + lane * steps * kLineElements + from * kStepElements, steps - from, sum.adds(), false, no_repeat);
             }
         };
-        of_keys(sum_dv, p, halves(memory, at.split_scores[0]), tile.dout_columns, *tile.dout_is, dout);
-        of_keys(sum_dk, ds, halves(memory, at.split_scores[1]), tile.q_columns, *tile.q_is, q);
-
-        bf16 *const rows = halves(memory, at.split_scores[2]), *const keys = halves(memory, at.split_own[2]);
-        const int key_steps = width / kStep;
-        const bool checks = !(pack_lines<true, false>(rows, ds, width, padded, key_steps) && own_is[0]);
+        of_keys(sum_dv, tile.dout_columns, right_p);
+        of_keys(sum_dk, tile.q_columns, right_ds);
+        const bf16* const keys = halves(memory, at.split_own[2]);
         for (int t = 0; t < nq; t += kBlock) {
             int used = key_steps;
             while (seen != nullptr && used > 1 && seen->first[(used - 1) * kStep] >= t + kBlock) --used;
-            const int tall = smaller(kBlock, nq - t);
             for (int c = 0; c < HS; c += kBlock)
-                block_product(dq_t + t * channels + c, channels, tall, rows + t * key_steps * kLineElements,
-                              keys + c * key_steps * kLineElements, used, true, checks, [&](float* exact) {
-                                  pack_own(place.b, place.kv, place.s0, place.n, memory, at);
-                                  tile_gemm(exact, kBlock, ds + t * width, width, array(memory, at.keys) + c, channels, tall, kBlock, place.n, false);
-                              });
+                block_product(dq_t + t * channels + c, channels, smaller(kBlock, nq - t), rows + t * key_steps * kLineElements,
+                              keys + c * key_steps * kLineElements, used, true, false, no_repeat);
         }
     }
+    return true;
 }
 
 /// A round's queries walk past the keys from s0 on (n of them, packed already): adds to dk, dv and the round's dq.
 template <class T, bool Pairs>
-void Backward<T, Pairs>::queries_past(const Round& round, int64_t b, int64_t kv, int64_t s0, int n, const bool* own_is, bool folds, char* memory,
+void Backward<T, Pairs>::queries_past(const Round& round, int64_t b, int64_t kv, int64_t s0, int n, Own& own, bool folds, char* memory,
                                       const Offsets& at, FoldedSum<A>& sum_dk, FoldedSum<A>& sum_dv) const {
     const int HS = sizes.HS;
     const int64_t h = kv * sizes.group + round.member;
@@ -428,26 +427,37 @@ void Backward<T, Pairs>::queries_past(const Round& round, int64_t b, int64_t kv,
                 bf16_tile::gemm(tiles, dq_t, channels, ds_rows, width, halves(memory, at.keys), channels, m, channels, width, true);
             }
         } else {
-            const Rows<A> queries = splits ? Rows<A>{nullptr, 0} : rows_of(q, 0), gradients = splits ? Rows<A>{nullptr, 0} : rows_of(dout, 1);
             const Place place = {b, h, kv, t0, s0, nq, n};
-            // On the diagonal the first queries reach the first keys only.
             const SplitQueries::Tile tile = splits ? split.at(b, kv, (t0 - round.t0) / kTile) : SplitQueries::Tile{};
-            const Seen<A>* const steps_seen = diagonal ? &seen : nullptr;
+            const Seen<A>* const reaching = diagonal ? &seen : nullptr;
+            const bool has_dp = splits && split_products(place, tile, reaching, own, memory, at);
+            const bool may_split = has_dp && own.ordinary_keys && *tile.ordinary_q;
+            if (splits && !may_split) pack_own(place, own, memory, at);
+            const auto rows_or_none = [&](const Heads<T>& x, int i) { return may_split ? Rows<A>{nullptr, 0} : rows_of(x, i); };
+            Rows<A> queries = rows_or_none(q, 0), gradients = rows_or_none(dout, 1);
+            // On the diagonal the first queries reach the first keys only.
             const int step = diagonal ? kReach : nq;
             const auto reach = [&](int t) { return diagonal ? seen.reaches_to(width, smaller(t + step, nq)) : width; };
-            if (splits) split_scores(place, tile, steps_seen, own_is, memory, at);
-            for (int t = 0; t < nq && !splits; t += step) {
+            for (int t = 0; t < nq && !has_dp; t += step) {
                 const int rows = smaller(step, nq - t), lanes = reach(t);
-                tile_gemm<A, kScoreChain>(scores + t * width, width, queries.first + t * HS, HS, array(memory, at.own[0]), width, rows, lanes, HS, false);
-                tile_gemm<A, kScoreChain>(dscores + t * width, width, gradients.first + t * HS, HS, array(memory, at.own[1]), width, rows, lanes, HS, false);
+                if (!splits)
+                    tile_gemm<A, kScoreChain>(scores + t * width, width, queries.first + t * queries.stride, queries.stride, array(memory, at.own[0]), width,
+                                              rows, lanes, HS, false);
+                tile_gemm<A, kScoreChain>(dscores + t * width, width, gradients.first + t * gradients.stride, gradients.stride, array(memory, at.own[1]),
+                                          width, rows, lanes, HS, false);
             }
             differentiate();
-            if (splits && !guarded) split_sums(place, tile, steps_seen, own_is, sum_dk, sum_dv, dq_t, memory, at);
-            for (int t = 0; t < nq && !guarded && !splits; t += step) {
+            const bool added = may_split && !guarded && split_sums(place, tile, reaching, sum_dk, sum_dv, dq_t, memory, at);
+            if (may_split && !added && !guarded) {
+                pack_own(place, own, memory, at);
+                queries = rows_of(q, 0);
+                gradients = rows_of(dout, 1);
+            }
+            for (int t = 0; t < nq && !guarded && !added; t += step) {
                 const int rows = smaller(step, nq - t), lanes = t == 0 && !sum_dv.adds() ? width : reach(t);
                 const bool add = t > 0 || sum_dv.adds();
-                tile_gemm(sum_dv.part(), width, gradients.first + t * HS, 1, scores + t * width, width, HS, lanes, rows, add, HS);
-                tile_gemm(sum_dk.part(), width, queries.first + t * HS, 1, dscores + t * width, width, HS, lanes, rows, add, HS);
+                tile_gemm(sum_dv.part(), width, gradients.first + t * gradients.stride, 1, scores + t * width, width, HS, lanes, rows, add, gradients.stride);
+                tile_gemm(sum_dk.part(), width, queries.first + t * queries.stride, 1, dscores + t * width, width, HS, lanes, rows, add, queries.stride);
                 tile_gemm(dq_t + t * channels, channels, dscores + t * width, width, array(memory, at.keys), channels, rows, HS, smaller(reach(t), n), true);
             }
         }
@@ -528,21 +538,22 @@ void Backward<T, Pairs>::pack_own(int64_t b, int64_t kv, int64_t s0, int n, char
     }
 }
 
-/// The same for products of parts. own_is: whether keys and values are ordinary.
+/// The same for products of parts.
 template <class T, bool Pairs>
-void Backward<T, Pairs>::split_own(int64_t b, int64_t kv, int64_t s0, int n, bool* own_is, char* memory, const Offsets& at) const {
+void Backward<T, Pairs>::split_block(int64_t b, int64_t kv, int64_t s0, int n, Own& own, char* memory, const Offsets& at) const {
     if constexpr (kSplits<T>) {
         const int HS = sizes.HS;
         const T* first_k = k.row(b, s0, kv);
         int64_t stride = k.stride[1];
         if (scale.negative) {
             pack_own(b, kv, s0, n, memory, at);
+            own.packed = true;
             first_k = array(memory, at.keys);
             stride = channels;
         }
-        own_is[0] = split_rows<false>(halves(memory, at.split_own[0]), first_k, stride, n, width, HS);
-        own_is[0] &= split_channels<false>(halves(memory, at.split_own[2]), first_k, stride, n, width, HS, array(memory, at.block));
-        own_is[1] = split_rows<false>(halves(memory, at.split_own[1]), v.row(b, s0, kv), v.stride[1], n, width, HS);
+        own.ordinary_keys = split_rows<false>(halves(memory, at.split_own[0]), first_k, stride, n, width, HS);
+        own.ordinary_keys &= split_channels<false>(halves(memory, at.split_own[2]), first_k, stride, n, width, HS, array(memory, at.block));
+        own.ordinary_values = split_rows<false>(halves(memory, at.split_own[1]), v.row(b, s0, kv), v.stride[1], n, width, HS);
     }
 }
 
@@ -578,7 +589,7 @@ void Backward<T, Pairs>::walk(const Round& round, int64_t b, int64_t kv, int64_t
         sum_dk.start(elements);
         sum_dv.start(elements);
         if (first_query(round, s0) < round.t1) {
-            bool own_is[2] = {};  // keys and values: ordinary
+            Own own = {};
             const T *first_k = k.row(b, s0, kv), *first_v = v.row(b, s0, kv);
             if constexpr (Pairs) {
                 bf16 *rows = halves(memory, at.block), *keys = halves(memory, at.keys);
@@ -591,10 +602,10 @@ void Backward<T, Pairs>::walk(const Round& round, int64_t b, int64_t kv, int64_t
                     for (int c = 0; c < 2 * HS && scale.negative; ++c) pair[c].bits ^= 0x8000;
                 }
             } else {
-                if (splits) split_own(b, kv, s0, n, own_is, memory, at);
+                if (splits) split_block(b, kv, s0, n, own, memory, at);
                 else pack_own(b, kv, s0, n, memory, at);
             }
-            queries_past(round, b, kv, s0, n, own_is, done % kFoldTiles == kFoldTiles - 1, memory, at, sum_dk, sum_dv);
+            queries_past(round, b, kv, s0, n, own, done % kFoldTiles == kFoldTiles - 1, memory, at, sum_dk, sum_dv);
         }
         A *result_dk = sum_dk.finish(), *result_dv = sum_dv.finish();
         if (several) {

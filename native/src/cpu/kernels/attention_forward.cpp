@@ -33,12 +33,10 @@ struct PackedHeads {
 /// The same for products of bfloat16 parts: keys as left operands of the scores, values, channel after channel, of the sums.
 struct SplitHeads {
     explicit SplitHeads(const AttentionSizes& sizes) : tiles(ceil_div(sizes.S, kTile)), NKV(sizes.NKV), elements(split_elements(kTile, sizes.HS)) {}
-    int64_t count(int64_t B) const { return B * NKV * tiles; }
     bf16* key(int64_t b, int64_t kv, int64_t tile) const { return first + ((b * NKV + kv) * tiles + tile) * 2 * elements; }
     bf16* value(int64_t b, int64_t kv, int64_t tile) const { return key(b, kv, tile) + elements; }
-    /// Whether they are ordinary.
-    bool& key_is(int64_t b, int64_t kv, int64_t tile) const { return ordinary[((b * NKV + kv) * tiles + tile) * 2]; }
-    bool& value_is(int64_t b, int64_t kv, int64_t tile) const { return ordinary[((b * NKV + kv) * tiles + tile) * 2 + 1]; }
+    bool& ordinary_key(int64_t b, int64_t kv, int64_t tile) const { return ordinary[((b * NKV + kv) * tiles + tile) * 2]; }
+    bool& ordinary_value(int64_t b, int64_t kv, int64_t tile) const { return ordinary[((b * NKV + kv) * tiles + tile) * 2 + 1]; }
 
     int64_t tiles, NKV, elements;  // of an operand of a tile
     bf16* first = nullptr;
@@ -200,8 +198,8 @@ void Forward<T>::pack(int64_t b, int64_t kv, int64_t tile, char* memory, const O
         if (splits) {
             if (n <= 0) return;
             const int padded = int(round_up(n, split_tile::kBlock));
-            split.key_is(b, kv, tile) = split_rows<true>(split.key(b, kv, tile), k.row(b, s0, kv), k.stride[1], int(n), padded, sizes.HS);
-            split.value_is(b, kv, tile) = split_channels<true>(split.value(b, kv, tile), v.row(b, s0, kv), v.stride[1], int(n), padded, sizes.HS,
+            split.ordinary_key(b, kv, tile) = split_rows<true>(split.key(b, kv, tile), k.row(b, s0, kv), k.stride[1], int(n), padded, sizes.HS);
+            split.ordinary_value(b, kv, tile) = split_channels<true>(split.value(b, kv, tile), v.row(b, s0, kv), v.stride[1], int(n), padded, sizes.HS,
                                                                array(memory, at.rows));
             return;
         }
@@ -222,7 +220,7 @@ void Forward<T>::split_scores(A* scores, int width, int64_t b, int64_t h, int64_
         const int HS = sizes.HS, steps = HS / kStep;
         const int64_t kv = h / sizes.group;
         const bf16 *keys = split.key(b, kv, s0 / kTile), *queries = split_own(memory, at, i);
-        const bool checks = !(ordinary && split.key_is(b, kv, s0 / kTile));
+        const bool checks = !(ordinary && split.ordinary_key(b, kv, s0 / kTile));
         for (int r = 0; r < n; r += kBlock)
             for (int lane = 0; lane < width; lane += kBlock) {
                 if (seen != nullptr && seen->last[lane + kBlock - 1] <= r) continue;
@@ -250,7 +248,7 @@ void Forward<T>::split_sum(A* sum, int width, bool add, int64_t b, int64_t kv, i
         bf16* const split_weights = reinterpret_cast<bf16*>(memory + at.split_weights);
         pack_terms<false, false>(split_weights, weights, width, width, steps);
         const bf16* values = split.value(b, kv, s0 / kTile);
-        const bool checks = !split.value_is(b, kv, s0 / kTile);
+        const bool checks = !split.ordinary_value(b, kv, s0 / kTile);
         A* whole = nullptr;  // sums by float32's instructions, once they are needed
         for (int lane = 0; lane < width; lane += kBlock) {
             const int reached = seen == nullptr ? n : smaller(n, int(seen->last[lane + kBlock - 1]));

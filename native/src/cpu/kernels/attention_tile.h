@@ -262,7 +262,7 @@ template <class T>
 constexpr bool kSplits = false;
 #endif
 constexpr int64_t kSplitLength = 384;  // queries and keys that pay for the splitting
-constexpr int64_t kSplitElements = int64_t{1} << 20;  // of a head's keys, up to which memory for them, 12 bytes each and for values too, is no matter
+constexpr int64_t kSplitElements = int64_t{1} << 20;  // of a head's keys: in parts, they and its values take 12 bytes for each
 /// Whether they are: the same for forward and backward, which take the exponential of the same bits.
 template <class T>
 inline bool splits_products(df_queue* queue, const AttentionSizes& sizes) {
