@@ -113,7 +113,8 @@ struct Backward {
             for (size_t& offset : rows) offset = layout.add<A>(kTile * larger(channels, depth));    // [kTile][HS]
             copy = layout.add<A>(kTile * channels);                                                 // rows without Inf and NaN [kTile][HS]
             block = layout.add<A>(larger<int64_t>(width, kTile) * larger(channels, depth));         // [width][HS]
-            for (size_t& offset : dq) offset = layout.add<A>(pass.round_queries() * channels);  // (queries of a round, channels): a fold, and the sum of folds
+            // (queries of a round, rounded up to rows of a tile, channels): a fold, and the sum of folds
+            for (size_t& offset : dq) offset = layout.add<A>(round_up(pass.round_queries(), bf16_tile::kBlock) * channels);
             for (size_t& offset : streamed) offset = layout.add<A>(Pairs || pass.splits ? 0 : pass.round_queries() * sizes.HS);  // (queries, HS): q and dout
             for (size_t& offset : split_own) offset = layout.add<bf16>(pass.splits ? split_elements(width, sizes.HS) : 0);
             const int64_t split_scores = pass.splits ? split_elements(kTile, width) : 0;
