@@ -15,7 +15,7 @@ namespace split_tile {
 constexpr int kParts = 3;
 constexpr int kBlock = 32;  // lines
 constexpr int kStep = 32;   // terms
-constexpr int kTileElements = 512;  // elements
+constexpr int kTileElements = 512;
 constexpr int kStepElements = kParts * 2 * kTileElements;
 constexpr int kLineElements = kStepElements / kBlock;  // of a step
 constexpr int kMostLines = 256;

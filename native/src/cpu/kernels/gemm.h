@@ -474,31 +474,22 @@ struct SplitProduct {
         // The panel after this one comes nearer with each step.
         const char* next = reinterpret_cast<const char*>(t.next_right);
         const int lines = next == nullptr ? 0 : int(ceil_div(int64_t{kStepElements} * 2, blocks * 64 * 5));
-        // The sums of a block join while the next one's products are under way.
-        alignas(64) float sums[2][kBlock * kBlock];
-        float* sum = sums[0];
-        int64_t last_s = 0, last_r = -1;
-        const auto leave = [&](float* of, int64_t s, int64_t r) __attribute__((always_inline)) {
-            const int64_t rows = smaller(int64_t{kBlock}, t.rows - r);
-            if (!is_finite(of)) repeat(of, g, t, r, rows, s * kStep, smaller(depth - s * kStep, int64_t{kSlice * kStep}));
-            float* total = t.total + r * t.ld;
-            const float* before = t.joins || s > 0 ? total : nullptr;
-            if (done && s + kSlice >= steps)
-                join(static_cast<float*>(block(g.out, t.i + r, t.j).data), g.out.row, of, int(rows), before, t.ld, bias, g.accumulate);
-            else
-                join(total, t.ld, of, int(rows), before, t.ld, nullptr, false);
-        };
         for (int64_t s = 0; s < steps; s += kSlice) {
             const int64_t count = smaller(int64_t{kSlice}, steps - s);
+            const bool leaves = done && s + kSlice >= steps;
             for (int64_t r = 0; r < t.rows; r += kBlock, next += lines * 64 * 5 * count) {
+                alignas(64) float sum[kBlock * kBlock];
                 split_tile::block(sum, kBlock, a + (r / kBlock * steps + s) * kStepElements, b + s * kStepElements, int(count), next, lines);
-                sum = sum == sums[0] ? sums[1] : sums[0];
-                if (last_r >= 0) leave(sum, last_s, last_r);
-                last_s = s;
-                last_r = r;
+                const int64_t rows = smaller(int64_t{kBlock}, t.rows - r);
+                if (!is_finite(sum)) repeat(sum, g, t, r, rows, s * kStep, smaller(depth - s * kStep, count * kStep));
+                float* total = t.total + r * t.ld;
+                const float* before = t.joins || s > 0 ? total : nullptr;
+                if (leaves)
+                    join(static_cast<float*>(block(g.out, t.i + r, t.j).data), g.out.row, sum, int(rows), before, t.ld, bias, g.accumulate);
+                else
+                    join(total, t.ld, sum, int(rows), before, t.ld, nullptr, false);
             }
         }
-        leave(sum == sums[0] ? sums[1] : sums[0], last_s, last_r);
     }
 
 private:
