@@ -454,12 +454,22 @@ void Backward<T, Pairs>::queries_past(const Round& round, int64_t b, int64_t kv,
                 queries = rows_of(q, 0);
                 gradients = rows_of(dout, 1);
             }
-            for (int t = 0; t < nq && !guarded && !added; t += step) {
-                const int rows = smaller(step, nq - t), lanes = t == 0 && !sum_dv.adds() ? width : reach(t);
-                const bool add = t > 0 || sum_dv.adds();
-                tile_gemm(sum_dv.part(), width, gradients.first + t * gradients.stride, 1, scores + t * width, width, HS, lanes, rows, add, gradients.stride);
-                tile_gemm(sum_dk.part(), width, queries.first + t * queries.stride, 1, dscores + t * width, width, HS, lanes, rows, add, queries.stride);
-                tile_gemm(dq_t + t * channels, channels, dscores + t * width, width, array(memory, at.keys), channels, rows, HS, smaller(reach(t), n), true);
+            const auto add_sums = [&](auto chain) {
+                constexpr int kChain = decltype(chain)::value;
+                for (int t = 0; t < nq; t += step) {
+                    const int rows = smaller(step, nq - t), lanes = t == 0 && !sum_dv.adds() ? width : reach(t);
+                    const bool add = t > 0 || sum_dv.adds();
+                    tile_gemm<A, kChain>(sum_dv.part(), width, gradients.first + t * gradients.stride, 1, scores + t * width, width, HS, lanes, rows, add,
+                                         gradients.stride);
+                    tile_gemm<A, kChain>(sum_dk.part(), width, queries.first + t * queries.stride, 1, dscores + t * width, width, HS, lanes, rows, add,
+                                         queries.stride);
+                    tile_gemm<A, kChain>(dq_t + t * channels, channels, dscores + t * width, width, array(memory, at.keys), channels, rows, HS,
+                                         smaller(reach(t), n), true);
+                }
+            };
+            if (!guarded && !added) {
+                if (smaller(sizes.T, sizes.S) >= kLongSum) add_sums(Constant<kLongChain>{});
+                else add_sums(Constant<tile::kChain>{});
             }
         }
         if (guarded) {

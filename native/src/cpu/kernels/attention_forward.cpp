@@ -11,36 +11,55 @@ namespace {
 
 constexpr int64_t kPrefetchKeys = 16;  // keys fetched ahead for a lone query: a head's rows lie too far apart for the hardware to guess
 constexpr int kBlocks = 2;             // blocks of kTile queries that a task takes along when there are enough tasks: they share copies of keys
-constexpr int64_t kPackedQueries = 512;  // queries of a key head from which packing its keys and values beats copying tiles
+constexpr int64_t kPackedQueries = 512;  // queries of a key head from which packing its keys and values beats copying tiles,
+constexpr int64_t kHeldQueries = 192;  // and from which it does where each worker packs for itself
 constexpr int64_t kTasks = 32;         // tasks wanted
+constexpr int kWeights = 16;           // weights added one after another, as terms in tile_gemm
+constexpr int64_t kShares = 4;         // tasks of a head that several workers share, each of which packs its keys for itself
 
 template <class A>
 constexpr A kMinusInfinity = A(-__builtin_inf());
 
-/// Keys and values of every head in the accumulation type, packed once for all its queries, in tiles of kTile rows; nothing where there is no key.
+/// Keys and values of one tile, packed for all queries of a head: in the accumulation type [kTile][HS], or as operands of products of bfloat16
+/// parts, keys as left operands of the scores, values, channel after channel, of the sums.
 template <class A>
-struct PackedHeads {
-    explicit PackedHeads(const AttentionSizes& sizes) : tiles(ceil_div(sizes.S, kTile)), NKV(sizes.NKV), elements(int64_t{kTile} * sizes.HS) {}
-    int64_t count(int64_t B) const { return B * NKV * tiles; }
-    int64_t at(int64_t b, int64_t kv, int64_t tile) const { return ((b * NKV + kv) * tiles + tile) * elements; }
-    A* key(int64_t b, int64_t kv, int64_t tile) const { return keys + at(b, kv, tile); }      // [kTile][HS]
-    A* value(int64_t b, int64_t kv, int64_t tile) const { return values + at(b, kv, tile); }  // [kTile][HS]
-
-    int64_t tiles, NKV, elements;  // of a tile
-    A *keys = nullptr, *values = nullptr;
+struct PackedTile {
+    A *keys, *values;
+    bf16 *split_keys, *split_values;
+    bool* ordinary;  // of a split tile: keys, values
 };
 
-/// The same for products of bfloat16 parts: keys as left operands of the scores, values, channel after channel, of the sums.
-struct SplitHeads {
-    explicit SplitHeads(const AttentionSizes& sizes) : tiles(ceil_div(sizes.S, kTile)), NKV(sizes.NKV), elements(split_elements(kTile, sizes.HS)) {}
-    bf16* key(int64_t b, int64_t kv, int64_t tile) const { return first + ((b * NKV + kv) * tiles + tile) * 2 * elements; }
-    bf16* value(int64_t b, int64_t kv, int64_t tile) const { return key(b, kv, tile) + elements; }
-    bool& ordinary_key(int64_t b, int64_t kv, int64_t tile) const { return ordinary[((b * NKV + kv) * tiles + tile) * 2]; }
-    bool& ordinary_value(int64_t b, int64_t kv, int64_t tile) const { return ordinary[((b * NKV + kv) * tiles + tile) * 2 + 1]; }
+/// The head whose tiles a worker has packed for itself, from the first one on.
+struct Held {
+    int64_t head, tiles;
+};
 
-    int64_t tiles, NKV, elements;  // of an operand of a tile
-    bf16* first = nullptr;
-    bool* ordinary = nullptr;
+/// Rows of memory to fetch into the L2 cache one by one, between other work: a burst of fetches waits for itself.
+class Fetches {
+public:
+    template <class T>
+    void add(const T* first, int64_t stride, int64_t n, int HS) {
+        if (n <= 0) return;
+        queued_ = now_;
+        now_ = {reinterpret_cast<const char*>(first), ptrdiff_t(stride) * ptrdiff_t(sizeof(T)), n, HS * int(sizeof(T))};
+    }
+    inline __attribute__((always_inline)) void next() {
+        if (now_.rows == 0) return;
+        for (int c = 0; c < now_.bytes; c += 64) __builtin_prefetch(now_.row + c, 0, 2);
+        now_.row += now_.stride;
+        if (--now_.rows > 0) return;
+        now_ = queued_;
+        queued_.rows = 0;
+    }
+
+private:
+    struct Rows {
+        const char* row;
+        ptrdiff_t stride;
+        int64_t rows;
+        int bytes;
+    };
+    Rows now_ = {}, queued_ = {};
 };
 
 template <class T>
@@ -57,10 +76,12 @@ struct Forward {
           lse(args->lse),
           scale(args->scale),
           momentum{sizes, v, args->eta, ChunkCarries(sizes, args->state_in == nullptr ? 0 : sizes.S - sizes.T)},
-          packed(sizes),
-          split(sizes),
+          tiles(ceil_div(sizes.S, kTile)),
           splits(splits_products<T>(queue, sizes)),
-          packs(!splits && sizes.T * sizes.group >= kPackedQueries && (sizeof(T) != sizeof(A) || k.stride[1] != sizes.HS)),
+          many(sizes.B * sizes.NKV >= 2 * thread_count(queue)),
+          packs(splits || (sizes.T * sizes.group >= (many ? kHeldQueries : kPackedQueries) && (sizeof(T) != sizeof(A) || k.stride[1] != sizes.HS))),
+          holds(packs && many),
+          operand_bytes(splits ? split_elements(kTile, sizes.HS) * int64_t(sizeof(bf16)) : int64_t{kTile} * sizes.HS * int64_t(sizeof(A))),
           blocks(sizes.B * sizes.NH * ceil_div(sizes.T, kBlocks * kTile) >= kTasks ? kBlocks : 1) {}
 
     /// A worker's scratch; [HS][lanes] unless said. lanes is that of a whole block.
@@ -84,19 +105,36 @@ struct Forward {
             copy = layout.add<A>(n * sizes.HS);                             // values without Inf and NaN [n][HS]
             rows = layout.add<A>(larger<int64_t>(lanes, kTile) * HSp);      // [lanes][HS]
             m = layout.add<double>(with_momentum ? HSp : 0);                // [HS]
+            held = layout.add<Held>(1);
+            packs = layout.add<char>(pass.holds ? pass.tiles * pass.tile_bytes() : 0);
             bytes = layout.bytes();
         }
-        size_t own[kBlocks], part[kBlocks], total[kBlocks], split_own[kBlocks], split_weights, exact, scores, keys, values, copy, rows, m, bytes;
+        size_t own[kBlocks], part[kBlocks], total[kBlocks], split_own[kBlocks], split_weights, exact, scores, keys, values, copy, rows, m, held, packs, bytes;
     };
 
+    int64_t tile_bytes() const { return 2 * operand_bytes + 64; }
+    PackedTile<A> packed(int64_t b, int64_t kv, int64_t tile, char* memory, const Offsets& at) const {
+        char* const of_tile = holds ? memory + at.packs + tile * tile_bytes() : shared + ((b * sizes.NKV + kv) * tiles + tile) * tile_bytes();
+        char* const values = of_tile + operand_bytes;
+        return {reinterpret_cast<A*>(of_tile), reinterpret_cast<A*>(values), reinterpret_cast<bf16*>(of_tile), reinterpret_cast<bf16*>(values),
+                reinterpret_cast<bool*>(values + operand_bytes)};
+    }
     void pack(int64_t b, int64_t kv, int64_t tile, char* memory, const Offsets& at) const;
+    /// Packs what the worker has not packed of a head, up to this tile.
+    void hold(int64_t b, int64_t kv, int64_t tile, char* memory, const Offsets& at) const {
+        Held& held = *reinterpret_cast<Held*>(memory + at.held);
+        const int64_t head = b * sizes.NKV + kv;
+        if (held.head != head) held = {head, 0};
+        for (; held.tiles <= tile; ++held.tiles) pack(b, kv, held.tiles, memory, at);
+    }
     /// Own rows rounded up to whole vectors, or blocks of a split product.
     int lanes_of(int64_t rows) const { return int(round_up(lanes_for<A>(rows), splits ? 32 : 1)); }
     void split_scores(A* scores, int width, int64_t b, int64_t h, int64_t t0, int nq, int i, bool ordinary, int64_t s0, int n, const Seen<A>* seen,
                       char* memory, const Offsets& at) const;
     void split_sum(A* sum, int width, bool add, int64_t b, int64_t kv, int64_t s0, int n, A* weights, const Seen<A>* seen, char* memory,
                    const Offsets& at) const;
-    void query_blocks(int64_t b, int64_t h, int64_t t0, char* memory, const Offsets& at) const;
+    /// next: the first query of the block that follows on this worker, of head next_h of the same b; -1: not known.
+    void query_blocks(int64_t b, int64_t h, int64_t t0, int64_t next_h, int64_t next, char* memory, const Offsets& at) const;
     void lone_query(int64_t b, int64_t h, char* memory, const Offsets& at) const;
     A* array(char* memory, size_t offset) const { return reinterpret_cast<A*>(memory + offset); }
     bf16* split_own(char* memory, const Offsets& at, int i) const { return reinterpret_cast<bf16*>(memory + at.split_own[i]); }
@@ -106,11 +144,14 @@ struct Forward {
     RowValues<A> lse;
     Scale scale;
     Momentum<T> momentum;
-    PackedHeads<A> packed;
-    SplitHeads split;
-    bool splits;
-    bool packs;  // otherwise rows are read in place, or copied tile by tile
+    int64_t tiles;  // of keys
+    bool splits;    // products are formed of bfloat16 parts
+    bool many;      // key heads for each worker
+    bool packs;     // keys and values, once for all queries of a head; otherwise rows are read in place, or copied tile by tile
+    bool holds;     // packs: each worker for itself, a head at a time, which its caches keep; otherwise all heads are packed first
+    int64_t operand_bytes;  // of a packed tile's keys, and of its values
     int blocks;
+    char* shared = nullptr;  // (B,NKV,tiles) packed tiles, unless each worker holds its own
 };
 
 /// Of one block of queries: what its softmax subtracts, and the sum of its weights.
@@ -152,9 +193,9 @@ inline bool add_weights(Softmax<A>& state, int lane, Vec<A> tile_sum) {
 }
 
 /// products [n][lanes] become weights exp(scale product - shift); the shift and the sum take the tile in. factor: what earlier sums are
-/// multiplied by. Returns whether some factor is not 1.
+/// multiplied by. Returns whether some factor is not 1. Meanwhile rows are fetched.
 template <bool Masked, class A>
-bool softmax_tile(A* products, int lanes, int n, A scale, const Seen<A>& seen, Softmax<A>& state) {
+bool softmax_tile(A* products, int lanes, int n, A scale, const Seen<A>& seen, Softmax<A>& state, Fetches& fetches) {
     bool changed = false;
     for (int lane = 0; lane < lanes; lane += kLanes<A>) {
         A* const column = products + lane;
@@ -176,12 +217,13 @@ bool softmax_tile(A* products, int lanes, int n, A scale, const Seen<A>& seen, S
         Vec<A> tile_sum = {};
         for (s = 0; s < reached;) {
             Vec<A> chain = {};  // short chains of additions, as in tile_gemm
-            for (const int end = smaller(reached, s + 16); s < end; ++s) {
+            for (const int end = smaller(reached, s + kWeights); s < end; ++s) {
                 const Vec<A> w = exp_of_shifted(load(column + s * lanes) - shift);
                 store(column + s * lanes, w);
                 chain += w;
             }
             tile_sum += chain;
+            fetches.next();
         }
         for (; s < n; ++s) store(column + s * lanes, Vec<A>{});
         changed |= add_weights(state, lane, tile_sum);
@@ -189,25 +231,24 @@ bool softmax_tile(A* products, int lanes, int n, A scale, const Seen<A>& seen, S
     return changed;
 }
 
-/// Keys and values of one tile, as PackedHeads or SplitHeads have them.
+/// Keys and values of one tile.
 template <class T>
 void Forward<T>::pack(int64_t b, int64_t kv, int64_t tile, char* memory, const Offsets& at) const {
     const int64_t s0 = tile * kTile;
     const int64_t n = smaller<int64_t>(kTile, sizes.length(b) - s0);
+    const PackedTile<A> to = packed(b, kv, tile, memory, at);
     if constexpr (kSplits<T>) {
         if (splits) {
             if (n <= 0) return;
             const int padded = int(round_up(n, split_tile::kBlock));
-            split.ordinary_key(b, kv, tile) = split_rows<true>(split.key(b, kv, tile), k.row(b, s0, kv), k.stride[1], int(n), padded, sizes.HS);
-            split.ordinary_value(b, kv, tile) = split_channels<true>(split.value(b, kv, tile), v.row(b, s0, kv), v.stride[1], int(n), padded, sizes.HS,
-                                                               array(memory, at.rows));
+            to.ordinary[0] = split_rows<true>(to.split_keys, k.row(b, s0, kv), k.stride[1], int(n), padded, sizes.HS);
+            to.ordinary[1] = split_channels<true>(to.split_values, v.row(b, s0, kv), v.stride[1], int(n), padded, sizes.HS, array(memory, at.rows));
             return;
         }
     }
-    A *keys = packed.key(b, kv, tile), *values = packed.value(b, kv, tile);
     for (int s = 0; s < n; ++s) {
-        convert_row(keys + s * sizes.HS, k.row(b, s0 + s, kv), sizes.HS);
-        convert_row(values + s * sizes.HS, v.row(b, s0 + s, kv), sizes.HS);
+        convert_row(to.keys + s * sizes.HS, k.row(b, s0 + s, kv), sizes.HS);
+        convert_row(to.values + s * sizes.HS, v.row(b, s0 + s, kv), sizes.HS);
     }
 }
 
@@ -219,8 +260,9 @@ void Forward<T>::split_scores(A* scores, int width, int64_t b, int64_t h, int64_
         using namespace split_tile;
         const int HS = sizes.HS, steps = HS / kStep;
         const int64_t kv = h / sizes.group;
-        const bf16 *keys = split.key(b, kv, s0 / kTile), *queries = split_own(memory, at, i);
-        const bool checks = !(ordinary && split.ordinary_key(b, kv, s0 / kTile));
+        const PackedTile<A> tile = packed(b, kv, s0 / kTile, memory, at);
+        const bf16 *keys = tile.split_keys, *queries = split_own(memory, at, i);
+        const bool checks = !(ordinary && tile.ordinary[0]);
         for (int r = 0; r < n; r += kBlock)
             for (int lane = 0; lane < width; lane += kBlock) {
                 if (seen != nullptr && seen->last[lane + kBlock - 1] <= r) continue;
@@ -247,8 +289,9 @@ void Forward<T>::split_sum(A* sum, int width, bool add, int64_t b, int64_t kv, i
         __builtin_memset(weights + n * width, 0, size_t(steps * kStep - n) * size_t(width) * sizeof(A));
         bf16* const split_weights = reinterpret_cast<bf16*>(memory + at.split_weights);
         pack_terms<false, false>(split_weights, weights, width, width, steps);
-        const bf16* values = split.value(b, kv, s0 / kTile);
-        const bool checks = !split.ordinary_value(b, kv, s0 / kTile);
+        const PackedTile<A> tile = packed(b, kv, s0 / kTile, memory, at);
+        const bf16* values = tile.split_values;
+        const bool checks = !tile.ordinary[1];
         A* whole = nullptr;  // sums by float32's instructions, once they are needed
         for (int lane = 0; lane < width; lane += kBlock) {
             const int reached = seen == nullptr ? n : smaller(n, int(seen->last[lane + kBlock - 1]));
@@ -269,7 +312,7 @@ void Forward<T>::split_sum(A* sum, int width, bool add, int64_t b, int64_t kv, i
 }
 
 template <class T>
-void Forward<T>::query_blocks(int64_t b, int64_t h, int64_t t0, char* memory, const Offsets& at) const {
+void Forward<T>::query_blocks(int64_t b, int64_t h, int64_t t0, int64_t next_h, int64_t next, char* memory, const Offsets& at) const {
     const int HS = sizes.HS;
     const int64_t kv = h / sizes.group, length = sizes.length(b), end = smaller<int64_t>(sizes.T, t0 + blocks * kTile);
     const int used = int(ceil_div(end - t0, kTile));
@@ -302,11 +345,22 @@ void Forward<T>::query_blocks(int64_t b, int64_t h, int64_t t0, char* memory, co
 
     Seen<A> seen;
     const int64_t last_visible = visible(used - 1, block_of(used - 1) - 1);
+    // Fetched before the last key's turn: rows of out, and the next queries.
+    Fetches fetches;
+    bool fetching = false;
+    constexpr int64_t kFetched = kTile / kWeights * (kTile / kLanes<A>);  // rows, by the softmax of a tile
     for (int64_t s0 = 0; s0 < last_visible; s0 += kTile) {
         const int wanted = int(smaller<int64_t>(kTile, last_visible - s0));
+        if (!fetching && (last_visible - s0 - wanted) / kTile * used * kFetched <= 2 * (end - t0)) {
+            fetching = true;
+            if (next >= 0) fetches.add(q.row(b, next, next_h), q.stride[1], smaller<int64_t>(blocks * kTile, sizes.T - next), HS);
+            fetches.add(out.row(b, t0, h), out.stride[1], end - t0, HS);
+        }
+        if (holds) hold(b, kv, s0 / kTile, memory, at);
         Rows<A> values{nullptr, 0};
+        const PackedTile<A> tile = packs ? packed(b, kv, s0 / kTile, memory, at) : PackedTile<A>{};
         const Rows<A> keys = splits  ? Rows<A>{nullptr, 0}
-                             : packs ? Rows<A>{packed.key(b, kv, s0 / kTile), HS}
+                             : packs ? Rows<A>{tile.keys, HS}
                                      : dense_rows(k.row(b, s0, kv), k.stride[1], wanted, HS, array(memory, at.keys));
         for (int i = 0; i < used; ++i) {
             const int nq = block_of(i), width = lanes_of(nq);
@@ -320,8 +374,8 @@ void Forward<T>::query_blocks(int64_t b, int64_t h, int64_t t0, char* memory, co
             if (splits) split_scores(scores, width, b, h, t0 + i * kTile, nq, i, ordinary[i], s0, n, reach, memory, at);
             else score_products(scores, width, keys, n, array(memory, at.own[i]), HS, reach);
             const A magnitude = A(scale.magnitude);
-            const bool changed = masked ? softmax_tile<true>(scores, width, n, magnitude, seen, softmax[i])
-                                        : softmax_tile<false>(scores, width, n, magnitude, seen, softmax[i]);
+            const bool changed = masked ? softmax_tile<true>(scores, width, n, magnitude, seen, softmax[i], fetches)
+                                        : softmax_tile<false>(scores, width, n, magnitude, seen, softmax[i], fetches);
             if (changed) sum.scale_lanes(softmax[i].factor, width);
             if (splits) {
                 split_sum(sum.part(), width, sum.adds(), b, kv, s0, n, scores, reach, memory, at);
@@ -329,9 +383,13 @@ void Forward<T>::query_blocks(int64_t b, int64_t h, int64_t t0, char* memory, co
                 continue;
             }
             if (values.first == nullptr)
-                values = packs ? Rows<A>{packed.value(b, kv, s0 / kTile), HS}
+                values = packs ? Rows<A>{tile.values, HS}
                                : dense_rows(v.row(b, s0, kv), v.stride[1], wanted, HS, array(memory, at.values));
-            add_product(sum.part(), width, values, n, scores, HS, sum.adds(), reach, nullptr, array(memory, at.copy), true);
+            const auto add = [&](auto chain) {
+                add_product<decltype(chain)::value>(sum.part(), width, values, n, scores, HS, sum.adds(), reach, nullptr, array(memory, at.copy), true);
+            };
+            if (sizes.S >= kLongSum) add(Constant<kLongChain>{});
+            else add(Constant<tile::kChain>{});
             sum.tile_done();
         }
     }
@@ -427,19 +485,21 @@ int forward(df_queue* queue, const df_attention_args* args, df_error* error) {
     Forward<T> pass(queue, args);
     const AttentionSizes& sizes = pass.sizes;
     const bool with_momentum = args->eta != nullptr;
-    const int64_t queries = pass.blocks * kTile, blocks = ceil_div(sizes.T, queries), tasks = sizes.B * sizes.NH * blocks;
+    const int64_t queries = pass.blocks * kTile, blocks = ceil_div(sizes.T, queries);  // of a query head
     const double work = sizes.pairs() * sizes.HS;
     const typename Forward<T>::Offsets at(pass, with_momentum);
     const bool lone = sizes.T == 1 && sizes.S >= kLoneQueryKeys;
-    const int64_t packed_tiles = (pass.packs || pass.splits) && !lone ? pass.packed.count(sizes.B) : 0;
+    const int64_t heads = sizes.B * sizes.NKV, packed_tiles = pass.packs && !pass.holds && !lone ? heads * pass.tiles : 0;
+    // Where workers hold heads, a part is a whole key head, and of the last ones, so that all workers end together, a share of its blocks of
+    // queries. Elsewhere it is one block.
+    const int64_t of_head = sizes.group * blocks, shares = pass.holds ? smaller(kShares, of_head) : of_head;
+    const int64_t whole = pass.holds ? heads - thread_count(queue) : 0, parts = whole + (heads - whole) * shares;
+    const int64_t used_workers = task_workers(queue, larger(parts, packed_tiles), work);
 
     Layout layout;
-    const size_t workers = layout.add<char>(int64_t(at.bytes) * task_workers(queue, larger(tasks, packed_tiles), work));
+    const size_t workers = layout.add<char>(int64_t(at.bytes) * used_workers);
     const size_t carries = layout.add<double>(with_momentum ? pass.momentum.carries.elements(sizes.B) : 0);
-    const size_t keys = layout.add<A>(pass.splits ? 0 : packed_tiles * pass.packed.elements);
-    const size_t values = layout.add<A>(pass.splits ? 0 : packed_tiles * pass.packed.elements);
-    const size_t splits = layout.add<bf16>(pass.splits ? packed_tiles * 2 * pass.split.elements : 0);
-    const size_t ordinary = layout.add<bool>(pass.splits ? packed_tiles * 2 : 0);
+    const size_t shared = layout.add<char>(packed_tiles * pass.tile_bytes());
     const Scratch scratch(queue, layout.bytes());
     if (!scratch) return out_of_memory(error, with_momentum ? "momentum_attention_forward" : "attention_forward", layout.bytes());
 
@@ -449,19 +509,24 @@ int forward(df_queue* queue, const df_attention_args* args, df_error* error) {
         if (args->state_out != nullptr) pass.momentum.put_state(args->state_out);
     }
     const auto memory = [&](int worker) { return scratch.as<char>(workers) + size_t(worker) * at.bytes; };
-    pass.packed.keys = scratch.as<A>(keys);
-    pass.packed.values = scratch.as<A>(values);
-    pass.split.first = scratch.as<bf16>(splits);
-    pass.split.ordinary = scratch.as<bool>(ordinary);
+    pass.shared = scratch.as<char>(shared);
     for_tasks(queue, packed_tiles, work, [&](int64_t i, int worker) {
-        const int64_t tile = i % pass.packed.tiles, head = i / pass.packed.tiles;
+        const int64_t tile = i % pass.tiles, head = i / pass.tiles;
         pass.pack(head / sizes.NKV, head % sizes.NKV, tile, memory(worker), at);
     });
-    for_tasks(queue, tasks, work, [&](int64_t i, int worker) {
-        // Head after head, whose keys and values stay in the cache; its last queries see the most keys and go first.
-        const int64_t head = i / blocks, b = head / sizes.NH, h = head % sizes.NH, block = blocks - 1 - i % blocks;
-        if (lone) return pass.lone_query(b, h, memory(worker), at);
-        pass.query_blocks(b, h, block * queries, memory(worker), at);
+    for (int i = 0; i < used_workers; ++i) *reinterpret_cast<Held*>(memory(i) + at.held) = {-1, 0};
+    for_tasks(queue, parts, work, [&](int64_t i, int worker) {
+        const bool is_whole = i < whole;
+        const int64_t kv_head = is_whole ? i : whole + (i - whole) / shares, step = is_whole ? 1 : shares;
+        const int64_t b = kv_head / sizes.NKV, h0 = kv_head % sizes.NKV * sizes.group;
+        // A head's last queries see the most keys and go first.
+        const auto first_of = [&](int64_t x) { return (blocks - 1 - x % blocks) * queries; };
+        for (int64_t x = is_whole ? 0 : (i - whole) % shares; x < of_head; x += step) {
+            // The block that this worker has next, or is likely to have.
+            const int64_t h = h0 + x / blocks, next = pass.holds ? x + step : x + thread_count(queue);
+            if (lone) pass.lone_query(b, h, memory(worker), at);
+            else pass.query_blocks(b, h, first_of(x), h0 + next / blocks, next < of_head ? first_of(next) : -1, memory(worker), at);
+        }
     });
     return DF_OK;
 }
