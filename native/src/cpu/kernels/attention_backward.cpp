@@ -389,6 +389,7 @@ void Backward<T, Pairs>::queries_past(const Round& round, int64_t b, int64_t kv,
                                       const Offsets& at, FoldedSum<A>& sum_dk, FoldedSum<A>& sum_dv) const {
     const int HS = sizes.HS;
     const int64_t h = kv * sizes.group + round.member;
+    const bool long_sums = smaller(sizes.T, sizes.S) >= kLongSum;
     A *scores = array(memory, at.scores), *dscores = array(memory, at.dscores), *dq_sum = array(memory, at.dq[0]), *copy = array(memory, at.copy);
     bf16 *p_pairs = halves(memory, at.pairs[0]), *ds_pairs = halves(memory, at.pairs[1]), *ds_rows = halves(memory, at.dscore_rows);
     Seen<A> seen;
@@ -468,7 +469,7 @@ void Backward<T, Pairs>::queries_past(const Round& round, int64_t b, int64_t kv,
                 }
             };
             if (!guarded && !added) {
-                if (smaller(sizes.T, sizes.S) >= kLongSum) add_sums(Constant<kLongChain>{});
+                if (long_sums) add_sums(Constant<kLongSumChain>{});
                 else add_sums(Constant<tile::kChain>{});
             }
         }
@@ -478,8 +479,13 @@ void Backward<T, Pairs>::queries_past(const Round& round, int64_t b, int64_t kv,
             };
             clear_padding(sum_dv);
             clear_padding(sum_dk);
-            add_product(sum_dv.part(), width, rows_of(dout, 1), nq, scores, HS, sum_dv.adds(), &seen, dead, copy);
-            add_product(sum_dk.part(), width, rows_of(q, 0), nq, dscores, HS, sum_dk.adds(), &seen, dead, copy);
+            const auto add = [&](auto chain) {
+                constexpr int kChain = decltype(chain)::value;
+                add_product<kChain>(sum_dv.part(), width, rows_of(dout, 1), nq, scores, HS, sum_dv.adds(), &seen, dead, copy);
+                add_product<kChain>(sum_dk.part(), width, rows_of(q, 0), nq, dscores, HS, sum_dk.adds(), &seen, dead, copy);
+            };
+            if (!Pairs && long_sums && !diagonal) add(Constant<kLongSumChain>{});
+            else add(Constant<tile::kChain>{});
             const Rows<A> keys = dense_rows(k.row(b, s0, kv), k.stride[1], n, HS, copy);
             for (int t = 0; t < nq; ++t)
                 for (int s = 0; s < n && !dead[t]; ++s)

@@ -1,5 +1,5 @@
-// Attention and momentum attention, forward. One task per (b, query head, one or two blocks of 64 queries); the keys stream past with an
-// online softmax. A lone query (cached decoding) has a path of its own, vectorised along the head size. Where the processor multiplies
+// Attention and momentum attention, forward, by one or two blocks of 64 queries of a head, past which the keys stream with an online softmax.
+// A task is such blocks, or a whole head with as many heads as workers share well. A lone query (cached decoding) has a path of its own, vectorised along the head size. Where the processor multiplies
 // bfloat16, attention_forward_bf16.cpp serves instead.
 #include "cpu/kernels/attention_tile.h"
 #include "cpu/kernels/attention_widened.h"
@@ -11,8 +11,9 @@ namespace {
 
 constexpr int64_t kPrefetchKeys = 16;  // keys fetched ahead for a lone query: a head's rows lie too far apart for the hardware to guess
 constexpr int kBlocks = 2;             // blocks of kTile queries that a task takes along when there are enough tasks: they share copies of keys
-constexpr int64_t kPackedQueries = 512;  // queries of a key head from which packing its keys and values beats copying tiles,
-constexpr int64_t kHeldQueries = 192;  // and from which it does where each worker packs for itself
+constexpr int64_t kPackedQueries = 512;  // queries of a key head from which packing its keys and values beats copying tiles
+constexpr int64_t kHeldQueries = 192;  // the same where each worker packs for itself
+constexpr int64_t kHeldElements = int64_t{1} << 20;  // of a head's keys that a worker packs for itself: bounds the scratch
 constexpr int64_t kTasks = 32;         // tasks wanted
 constexpr int kWeights = 16;           // weights added one after another, as terms in tile_gemm
 constexpr int64_t kShares = 4;         // tasks of a head that several workers share, each of which packs its keys for itself
@@ -78,7 +79,7 @@ struct Forward {
           momentum{sizes, v, args->eta, ChunkCarries(sizes, args->state_in == nullptr ? 0 : sizes.S - sizes.T)},
           tiles(ceil_div(sizes.S, kTile)),
           splits(splits_products<T>(queue, sizes)),
-          many(sizes.B * sizes.NKV >= 2 * thread_count(queue)),
+          many(sizes.B * sizes.NKV >= 2 * thread_count(queue) && sizes.S * sizes.HS <= kHeldElements),
           packs(splits || (sizes.T * sizes.group >= (many ? kHeldQueries : kPackedQueries) && (sizeof(T) != sizeof(A) || k.stride[1] != sizes.HS))),
           holds(packs && many),
           operand_bytes(splits ? split_elements(kTile, sizes.HS) * int64_t(sizeof(bf16)) : int64_t{kTile} * sizes.HS * int64_t(sizeof(A))),
@@ -106,15 +107,15 @@ struct Forward {
             rows = layout.add<A>(larger<int64_t>(lanes, kTile) * HSp);      // [lanes][HS]
             m = layout.add<double>(with_momentum ? HSp : 0);                // [HS]
             held = layout.add<Held>(1);
-            packs = layout.add<char>(pass.holds ? pass.tiles * pass.tile_bytes() : 0);
+            held_tiles = layout.add<char>(pass.holds ? pass.tiles * pass.tile_bytes() : 0);
             bytes = layout.bytes();
         }
-        size_t own[kBlocks], part[kBlocks], total[kBlocks], split_own[kBlocks], split_weights, exact, scores, keys, values, copy, rows, m, held, packs, bytes;
+        size_t own[kBlocks], part[kBlocks], total[kBlocks], split_own[kBlocks], split_weights, exact, scores, keys, values, copy, rows, m, held, held_tiles, bytes;
     };
 
     int64_t tile_bytes() const { return 2 * operand_bytes + 64; }
     PackedTile<A> packed(int64_t b, int64_t kv, int64_t tile, char* memory, const Offsets& at) const {
-        char* const of_tile = holds ? memory + at.packs + tile * tile_bytes() : shared + ((b * sizes.NKV + kv) * tiles + tile) * tile_bytes();
+        char* const of_tile = holds ? memory + at.held_tiles + tile * tile_bytes() : shared + ((b * sizes.NKV + kv) * tiles + tile) * tile_bytes();
         char* const values = of_tile + operand_bytes;
         return {reinterpret_cast<A*>(of_tile), reinterpret_cast<A*>(values), reinterpret_cast<bf16*>(of_tile), reinterpret_cast<bf16*>(values),
                 reinterpret_cast<bool*>(values + operand_bytes)};
@@ -146,7 +147,7 @@ struct Forward {
     Momentum<T> momentum;
     int64_t tiles;  // of keys
     bool splits;    // products are formed of bfloat16 parts
-    bool many;      // key heads for each worker
+    bool many;      // at least two key heads for each worker, none too large for it to pack
     bool packs;     // keys and values, once for all queries of a head; otherwise rows are read in place, or copied tile by tile
     bool holds;     // packs: each worker for itself, a head at a time, which its caches keep; otherwise all heads are packed first
     int64_t operand_bytes;  // of a packed tile's keys, and of its values
@@ -388,7 +389,7 @@ void Forward<T>::query_blocks(int64_t b, int64_t h, int64_t t0, int64_t next_h, 
             const auto add = [&](auto chain) {
                 add_product<decltype(chain)::value>(sum.part(), width, values, n, scores, HS, sum.adds(), reach, nullptr, array(memory, at.copy), true);
             };
-            if (sizes.S >= kLongSum) add(Constant<kLongChain>{});
+            if (sizes.S >= kLongSum) add(Constant<kLongSumChain>{});
             else add(Constant<tile::kChain>{});
             sum.tile_done();
         }

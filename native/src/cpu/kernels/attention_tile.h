@@ -239,10 +239,10 @@ struct Seen {
 
 constexpr int kReach = 16;       // rows of a masked tile that are looked at together: lanes that reach none of them are left out
 constexpr int kScoreChain = 16;  // terms of a score added in a chain: its error grows into that of its exponential
-/// A sum over so many rows has chains of kLongChain terms: joining the whole, whose last bits are larger, costs it more accuracy than adding
-/// more terms of a chain does.
+/// Where a sum goes over so many rows (keys in forward, the fewer of queries and keys in backward), whole tiles add to it in chains of
+/// kLongSumChain terms: joining the sum, whose last bits are larger, costs more accuracy than adding more terms of a chain does.
 constexpr int64_t kLongSum = 512;
-constexpr int kLongChain = 2 * tile::kChain;
+constexpr int kLongSumChain = 2 * tile::kChain;
 
 /// products[r][lane] = row r . own row. The scaled score is rounded(product * scale) wherever it is needed, so forward and backward take
 /// the exponential of the same bits.
@@ -330,7 +330,7 @@ inline void widen_pairs(float* weights, const bf16* pairs, int lanes, int n) {
 /// sum[c][lane] (+)= sum_p rows[p][c] weights[p][lane].
 /// Where seen is given, a row that a lane must not use has weight 0 there. An Inf or a NaN in such a tile, 0 times which would reach
 /// the lane, is taken out (copy: n x HS of scratch) and added to the lanes that use it alone; the bits of the others stay the same.
-/// dead[p]: no lane uses row p. reaches: seen grows with the lanes, so that their first ones can be left out.
+/// dead[p]: no lane uses row p. reaches: seen grows with the lanes, so that their first ones can be left out, kReach rows at a time.
 template <int kChain = tile::kChain, class A>
 inline void add_product(A* sum, int lanes, Rows<A> rows, int n, const A* weights, int HS, bool add, const Seen<A>* seen, const bool* dead,
                         A* copy, bool reaches = false) {
@@ -352,7 +352,9 @@ inline void add_product(A* sum, int lanes, Rows<A> rows, int n, const A* weights
             const A x = rows.first[p * rows.stride + c];
             copy[p * HS + c] = is_finite(x) ? x : A(0);
         }
-    tile_gemm<A, kChain>(sum, lanes, copy, 1, weights, lanes, HS, lanes, n, add, HS);
+    static_assert(kReach == tile::kChain, "the bits are those of what reaches");
+    if (reaches) tile_gemm(sum, lanes, copy, 1, weights, lanes, HS, lanes, n, add, HS);
+    else tile_gemm<A, kChain>(sum, lanes, copy, 1, weights, lanes, HS, lanes, n, add, HS);
     for (int p = 0; p < n; ++p)
         for (int c = 0; c < HS; ++c) {
             const A x = rows.first[p * rows.stride + c];
