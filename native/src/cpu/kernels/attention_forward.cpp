@@ -1,6 +1,6 @@
 // Attention and momentum attention, forward, by one or two blocks of 64 queries of a head, past which the keys stream with an online softmax.
-// A task is such blocks, or a whole head with as many heads as workers share well. A lone query (cached decoding) has a path of its own, vectorised along the head size. Where the processor multiplies
-// bfloat16, attention_forward_bf16.cpp serves instead.
+// A task is such blocks or, where there are many heads, a whole head. A lone query (cached decoding) has a path of its own, vectorised along
+// the head size. Where the processor multiplies bfloat16, attention_forward_bf16.cpp serves instead.
 #include "cpu/kernels/attention_tile.h"
 #include "cpu/kernels/attention_widened.h"
 #include "cpu/kernels/momentum.h"
