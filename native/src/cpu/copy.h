@@ -84,8 +84,10 @@ template <class A, class T>
 inline void pack_column_panels(A* to, int64_t total, const T* from, int64_t stride, int64_t rows, int64_t cols) {
     const int64_t whole = cols / kPanelRows * kPanelRows;
     for (int64_t r = 0; r < rows; ++r, to += kPanelRows, from += stride) {
-        for (int64_t c = 0; c < whole; c += kPanelRows)
-            for (int i = 0; i < kPanelRows; ++i) to[c * total + i] = A(get(from + c + i));
+        for (int64_t c = 0; c < whole; c += kPanelRows) {
+            if constexpr (sizeof(T) == sizeof(A)) __builtin_memcpy(to + c * total, from + c, kPanelRows * sizeof(A));
+            else widen(to + c * total, from + c, kPanelRows);
+        }
         for (int64_t c = whole; c < cols; ++c) to[whole * total + c - whole] = A(get(from + c));
     }
 }

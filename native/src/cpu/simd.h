@@ -125,9 +125,9 @@ inline Vec<float> vmin(Vec<float> a, Vec<float> b) {
 }
 #endif
 
-/// x, rounded: the compiler must not contract a product into a later sum, so that two places that compute it agree in every bit.
+/// x, in a register: where those are few, the compiler would read it from memory again for each use.
 template <class V>
-inline V rounded(V x) {
+inline V in_register(V x) {
 #if defined(__x86_64__)
 #if defined(__AVX512F__)
     asm("" : "+v"(x));
@@ -141,6 +141,10 @@ inline V rounded(V x) {
 #endif
     return x;
 }
+
+/// x, rounded: the compiler must not contract a product into a later sum, so that two places that compute it agree in every bit.
+template <class V>
+inline V rounded(V x) { return in_register(x); }
 
 /// Sums and maxima over the lanes, in a fixed (pairwise) order.
 template <class A>
@@ -275,11 +279,13 @@ namespace tile {
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int kVectors = 4;  // of 32 registers
 constexpr int kUnroll = 4;   // terms
+constexpr bool kFewRegisters = false;
 template <int V>
 constexpr int kTall = V == 4 ? 6 : V == 3 ? 8 : 12;
 #else
 constexpr int kVectors = 2;  // of 16 registers
 constexpr int kUnroll = 2;   // with more, sums of one term are kept while the next one's begin, and registers run out
+constexpr bool kFewRegisters = true;
 template <int V>
 constexpr int kTall = V == 2 ? 6 : 8;
 #endif
@@ -312,28 +318,34 @@ inline ptrdiff_t step_of(ptrdiff_t lda) { return M == Major::kRow ? 1 : M == Maj
 /// where Ldb is 0.
 template <class A, int R, int V, int Ldb, Major M>
 inline __attribute__((always_inline)) void sums(Vec<A> (&sum)[R][V], const A* a, ptrdiff_t lda, const A* b, ptrdiff_t ldb, int depth) {
-    each<R, V>([&](int r, int v) __attribute__((always_inline)) { sum[r][v] = Vec<A>{}; });
     const A* row[R];
     for (int r = 0; r < R; ++r) row[r] = M == Major::kRow ? a + r * lda : a;
     const ptrdiff_t step = step_of<M>(lda);
-    const auto term = [&](ptrdiff_t at, const A* b_row) __attribute__((always_inline)) {
+    const auto term = [&](ptrdiff_t at, const A* b_row, bool first) __attribute__((always_inline)) {
         Vec<A> b_p[V];
 #pragma GCC unroll 8
-        for (int v = 0; v < V; ++v) b_p[v] = load(b_row + v * kLanes<A>);
+        for (int v = 0; v < V; ++v) b_p[v] = kFewRegisters ? in_register(load(b_row + v * kLanes<A>)) : load(b_row + v * kLanes<A>);
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r) {
             const Vec<A> a_rp = splat<A>(M == Major::kRow ? row[r][at] : row[0][at + r]);
 #pragma GCC unroll 8
-            for (int v = 0; v < V; ++v) sum[r][v] += a_rp * b_p[v];
+            for (int v = 0; v < V; ++v) sum[r][v] = first ? rounded(a_rp * b_p[v]) : sum[r][v] + a_rp * b_p[v];
         }
     };
     if constexpr (Ldb != 0) ldb = Ldb;
     int p = 0;
+    if (kFewRegisters && depth >= kUnroll) {  // the first products are sums: to clear those takes a tenth of a chain's time
+#pragma GCC unroll 4
+        for (int x = 0; x < kUnroll; ++x) term(x * step, b + x * ldb, x == 0);
+        p = kUnroll;
+    } else {
+        each<R, V>([&](int r, int v) __attribute__((always_inline)) { sum[r][v] = Vec<A>{}; });
+    }
     for (; p + kUnroll <= depth; p += kUnroll) {
 #pragma GCC unroll 4
-        for (int x = 0; x < kUnroll; ++x) term((p + x) * step, b + (p + x) * ldb);
+        for (int x = 0; x < kUnroll; ++x) term((p + x) * step, b + (p + x) * ldb, false);
     }
-    for (; p < depth; ++p) term(p * step, b + p * ldb);
+    for (; p < depth; ++p) term(p * step, b + p * ldb, false);
 }
 
 /// f(Constant<R>, i) for blocks of R rows from i on, which make up m rows.
@@ -364,9 +376,11 @@ inline A* somewhere(A* p) {
     return p;
 }
 
-/// c (m, V vectors) (+)= a (m,k) b (k, V vectors). Sums of a chain join c.
-template <class A, int V, Major M, int Ldb, int kChain>
+/// c (m, V vectors) (+)= a (m,k) b (k, V vectors). Sums of a chain join c. Rows of b and of c are Ld elements apart, or ldb and ldc where
+/// Ld is 0.
+template <class A, int V, Major M, int Ld, int kChain>
 inline void product(A* c, ptrdiff_t ldc, const A* a, ptrdiff_t lda, const A* b, ptrdiff_t ldb, int m, int k, bool add) {
+    if constexpr (Ld != 0) ldc = ldb = Ld;
     const ptrdiff_t step = step_of<M>(lda);
     constexpr int kSlice = kWideVectors ? kChain : 256;  // terms that all rows take at a time
     static_assert(kSlice % kChain == 0, "a slice has whole chains");
@@ -379,7 +393,7 @@ inline void product(A* c, ptrdiff_t ldc, const A* a, ptrdiff_t lda, const A* b, 
             bool adds = add || p > 0;
             for (int q = 0; q == 0 || q < depth; q += kChain) {
                 Vec<A> sum[R][V];
-                sums<A, R, V, Ldb, M>(sum, a_q, lda, b_q, ldb, smaller(kChain, depth - q));
+                sums<A, R, V, Ld, M>(sum, a_q, lda, b_q, ldb, smaller(kChain, depth - q));
                 a_q += kChain * step;
                 b_q += kChain * ldb;
                 join<A, R, V>(somewhere(c + i * ldc), ldc, sum, adds);
@@ -399,15 +413,15 @@ template <class A, int kChain = tile::kChain>
 inline void tile_gemm(A* c, ptrdiff_t ldc, const A* a, ptrdiff_t lda, const A* b, ptrdiff_t ldb, int m, int n, int k, bool add,
                       ptrdiff_t step = 1) {
     constexpr int kWidth = tile::kVectors * kLanes<A>;
-    constexpr int kUsual = 64;  // elements from row to row of b
+    constexpr int kUsual = 64;  // elements from row to row of b and c
     const auto columns = [&](auto vectors, auto apart, int j) {
-        constexpr int V = decltype(vectors)::value, Ldb = decltype(apart)::value;
-        if (step == 1) tile::product<A, V, Major::kRow, Ldb, kChain>(c + j, ldc, a, lda, b + j, ldb, m, k, add);
-        else tile::product<A, V, Major::kColumn, Ldb, kChain>(c + j, ldc, a, step, b + j, ldb, m, k, add);
+        constexpr int V = decltype(vectors)::value, Ld = decltype(apart)::value;
+        if (step == 1) tile::product<A, V, Major::kRow, Ld, kChain>(c + j, ldc, a, lda, b + j, ldb, m, k, add);
+        else tile::product<A, V, Major::kColumn, Ld, kChain>(c + j, ldc, a, step, b + j, ldb, m, k, add);
     };
     int j = 0;
     for (; n - j > kWidth - kLanes<A>; j += kWidth) {
-        if (ldb == kUsual) columns(Constant<tile::kVectors>{}, Constant<kUsual>{}, j);
+        if (ldb == kUsual && ldc == kUsual) columns(Constant<tile::kVectors>{}, Constant<kUsual>{}, j);
         else columns(Constant<tile::kVectors>{}, Constant<0>{}, j);
     }
     const int left = (n - j + kLanes<A> - 1) / kLanes<A>;

@@ -147,6 +147,8 @@ constexpr int64_t kFewOutputs = 256;  // up to this many float outputs are summe
 constexpr int64_t kPartsDepth = 256;  // terms that pay for an out written by columns
 constexpr int64_t kPackedColumns = 192;  // columns that pay for packing a left operand that could be read in place
 constexpr int kThin = 8;              // up to this many rows, b is read in place when its columns are contiguous
+constexpr int64_t kUnitColumns = 128;  // of a right operand whose rows are contiguous that are packed together: by panels alone, each row is a page away
+constexpr int64_t kUnitRows = 16;      // at a time
 constexpr int kInPlaceRows = 64;      // up to this many rows, b is read in place when its rows are contiguous
 constexpr size_t kOnStack = 8192;     // scratch below this needs no allocation
 }  // namespace gemm_blocks
@@ -197,8 +199,8 @@ inline void finish(const Gemm& g, S* tile, int64_t ld, int64_t i, int64_t j, int
 /// on the way; it may be total unless joins.
 template <class A>
 struct TileProduct {
-    A *c, *total, *out;
-    int64_t ldc, ldt, ldo;
+    A *c, *total, *out;  // rows of c are a panel apart
+    int64_t ldt, ldo;
     bool joins;
     const A *a, *b;
     int64_t lda, ldb;  // lda: from row to row of a, from column to column, or the columns of a panel
@@ -216,6 +218,7 @@ constexpr int kShortChain = tile::kChain, kLongChain = 2 * tile::kChain;
 template <class A, int V, int Ldb, Major M>
 inline void tile_vectors(const TileProduct<A>& t) {
     constexpr int kLine = 64 / int(sizeof(A)), kStride = larger(1, kLine / kLanes<A>), kHeight = tile::kHeight<V, M>;
+    constexpr ptrdiff_t kLdc = tile::kVectors * kLanes<A>;
     const int chain = t.k <= kFewTerms ? kShortChain : kLongChain;
     const int slice = Ldb == 0 ? chain : gemm_blocks::kSlice;
     static_assert(gemm_blocks::kSlice % kLongChain == 0, "a slice has whole chains");
@@ -249,16 +252,16 @@ inline void tile_vectors(const TileProduct<A>& t) {
                 tile::sums<A, R, V, Ldb, M>(sum, a_q, t.lda, b_q, t.ldb, smaller(chain, depth - q));
                 a_q += chain * step;
                 b_q += chain * t.ldb;
-                A* const c = tile::somewhere(t.c + i * t.ldc);
+                A* const c = tile::somewhere(t.c + i * kLdc);
                 if (left > 0 || q + chain < depth) {
-                    tile::join<A, R, V>(c, t.ldc, sum, joins);
+                    tile::join<A, R, V>(c, kLdc, sum, joins);
                     joins = true;
                     continue;
                 }
                 const auto add = [&](const A* x, ptrdiff_t ld) __attribute__((always_inline)) {
                     tile::each<R, V>([&](int r, int v) { sum[r][v] += load(x + r * ld + v * kLanes<A>); });
                 };
-                if (joins) add(c, t.ldc);
+                if (joins) add(c, kLdc);
                 if (t.joins) add(t.total + i * t.ldt, t.ldt);
                 if (t.bias != nullptr) add(t.bias, 0);
                 A* const to = t.out != nullptr ? t.out + i * t.ldo : t.total + i * t.ldt;
@@ -322,6 +325,7 @@ struct WidenedProduct {
     static bool left_in_place(const Gemm& g) { return g.a.dtype == kDtypeOf<A> && (g.a.row == 1 || g.a.col == 1); }
     /// Packed it is read a tenth faster, but where vectors are wide, which leave more time for each number that is broadcast.
     static constexpr bool kPrefersPanels = !kWideVectors;
+    static constexpr bool kPacksRows = true;  // a packed panel is its rows one after another
     static Left left(const Matrix& a) {
         const A* data = static_cast<const A*>(a.data);
         return a.col == 1 ? Left{data, a.row, Major::kRow} : Left{data, a.col, Major::kColumn};
@@ -357,7 +361,7 @@ struct WidenedProduct {
     static void multiply(const Gemm& g, const GemmTile<A>& t, const Left& a, const A* b, int64_t ldb, int64_t depth, bool done) {
         A* out = done ? static_cast<A*>(block(g.out, t.i, t.j).data) : nullptr;
         const A* bias = done && g.bias.data != nullptr ? static_cast<const A*>(block(g.bias, t.i, t.j).data) : nullptr;
-        const TileProduct<A> product = {t.c, t.total, out, kPanel, t.ld, g.out.row, t.joins, a.data, b, a.ld, ldb, int(t.rows),
+        const TileProduct<A> product = {t.c, t.total, out, t.ld, g.out.row, t.joins, a.data, b, a.ld, ldb, int(t.rows),
                                         int(round_up(t.cols, kColumnStep)), int(depth), bias, done && g.accumulate, t.fetches_a, t.fetches_b};
         const auto run = [&](auto apart) {
             constexpr int kLdb = decltype(apart)::value;
@@ -382,7 +386,7 @@ struct Bf16Product {
     static constexpr int kTileRows = 64;
     static constexpr int64_t kTaskRows = 128;
     static constexpr int kGroup = gemm_blocks::kGroup;
-    static constexpr bool kPrefersPanels = false;
+    static constexpr bool kPrefersPanels = false, kPacksRows = false;
     static constexpr int kLeftParts = 1, kParts = Parts;
     struct Session {
         TileSession tiles{Tiles};
@@ -448,7 +452,7 @@ struct SplitProduct {
     static constexpr int kTileRows = 128;  // they stay in the L2 cache, a slice of b in the L1 cache
     static constexpr int64_t kTaskRows = kTileRows;
     static constexpr int kGroup = 384;
-    static constexpr bool kPrefersPanels = false;
+    static constexpr bool kPrefersPanels = false, kPacksRows = false;
     static constexpr int kLeftParts = split_tile::kParts, kParts = split_tile::kParts;
     struct Session {
         TileSession tiles{true};
@@ -520,7 +524,7 @@ private:
         alignas(64) float a[kBlock * kDepth], b[kDepth * kWide], c[kBlock * kWide];
         gather(a, kDepth, block(g.a, t.i + r, t.p + p), rows, depth, depth);
         gather(b, kWide, block(g.b, t.p + p, t.j), depth, t.cols, kBlock);
-        tile_product<float, kWide, Major::kRow>({c, c, nullptr, kWide, kWide, 0, false, a, b, kDepth, kWide, int(rows), kBlock, int(depth), nullptr,
+        tile_product<float, kWide, Major::kRow>({c, c, nullptr, kWide, 0, false, a, b, kDepth, kWide, int(rows), kBlock, int(depth), nullptr,
                                                  false, false, false});
         for (int64_t i = 0; i < rows; ++i)
             for (int64_t j = 0; j < kBlock; ++j) {
@@ -639,6 +643,8 @@ struct GemmShared {
     Element *left, *right;
     int64_t left_units, right_units, groups;
     size_t size;
+    /// Columns of a unit.
+    static constexpr int64_t kColumns = P::kPacksRows ? larger<int64_t>(P::kPanel, gemm_blocks::kUnitColumns) : int64_t{P::kPanel};
 
     GemmShared(char* memory, const Gemm& g, const GemmPlan& plan) {
         using namespace gemm_blocks;
@@ -646,7 +652,7 @@ struct GemmShared {
         const int64_t depth = round_up(g.k, P::kDepthStep);
         groups = ceil_div(g.k, P::kGroup);
         left_units = plan.left == GemmPlan::kShared ? ceil_div(g.m, P::kTileRows) * groups : 0;
-        right_units = plan.right == GemmPlan::kShared ? ceil_div(g.n, P::kPanel) * groups : 0;
+        right_units = plan.right == GemmPlan::kShared ? ceil_div(g.n, kColumns) * groups : 0;
         left = left_units > 0 ? carver.take<Element>(tiled_rows<P>(g.m) * depth * P::kLeftParts) : nullptr;
         right = right_units > 0 ? carver.take<Element>(round_up(g.n, P::kPanel) * depth * P::kParts) : nullptr;
         size = carver.size();
@@ -662,8 +668,11 @@ struct GemmShared {
         using namespace gemm_blocks;
         const int64_t p = unit % groups * P::kGroup, depth = smaller(g.k - p, int64_t{P::kGroup});
         if (unit < right_units) {
-            const int64_t j = unit / groups * P::kPanel;
-            P::pack_right(right_at(g, j, p), block(g.b, p, j), depth, smaller(g.n - j, int64_t{P::kPanel}));
+            const int64_t first = unit / groups * kColumns, end = smaller(g.n, first + kColumns);
+            const int64_t rows = P::kPacksRows && g.b.col == 1 ? kUnitRows : depth;
+            for (int64_t r = 0; r < depth; r += rows)
+                for (int64_t j = first; j < end; j += P::kPanel)
+                    P::pack_right(right_at(g, j, p) + r * P::kPanel, block(g.b, p + r, j), smaller(rows, depth - r), smaller(end - j, int64_t{P::kPanel}));
         } else {
             const int64_t i = (unit - right_units) / groups * P::kTileRows;
             P::pack_left(g, left_at(g, i, p), block(g.a, i, p), smaller(g.m - i, int64_t{P::kTileRows}), depth);
