@@ -275,6 +275,10 @@ void Backward<T, Pairs>::prepare(const Round& round, int64_t b, int64_t kv, int6
         A* own = array(memory, at.block);
         for (int i = 0; i < n; i += kLanes<A>) {
             const int m = smaller(kLanes<A>, n - i);
+            for (int r = 0; r < m; ++r) {
+                fetch_row(dout, b, t0 + i + r + kRowsAhead, h, t0, t0 + n, HS);
+                fetch_row(out, b, t0 + i + r + kRowsAhead, h, t0, t0 + n, HS);
+            }
             const Rows<A> rows = dense_rows(first_dout + i * dout.stride[1], dout.stride[1], m, HS, array(memory, at.rows[0]));
             pack_transposed(own, kLanes<A>, first_out + i * out.stride[1], out.stride[1], m, HS, false, array(memory, at.rows[1]));
             score_products(square, kLanes<A>, rows, m, own, HS);
@@ -513,6 +517,7 @@ void Backward<T, Pairs>::write_keys(int64_t b, int64_t kv, int64_t s0, int n, co
     const A factor = scale.negative ? -A(scale.magnitude) : A(scale.magnitude);
     transpose_rows(rows, HS, result_dk, width, HS, n);
     for (int i = 0; i < n; ++i) {
+        fetch_row(dk, b, s0 + i + kRowsAhead, kv, s0, s0 + n, HS);
         for (int c = 0; c < HS; ++c) rows[i * HS + c] *= factor;
         put_row(dk.row(b, s0 + i, kv), rows + i * HS, HS);
     }
@@ -520,6 +525,7 @@ void Backward<T, Pairs>::write_keys(int64_t b, int64_t kv, int64_t s0, int n, co
     double* extra = reinterpret_cast<double*>(memory + at.chunk);
     const bool add_momentum = momentum.eta_view != nullptr && momentum_dv(b, kv, s0, n, extra, reinterpret_cast<double*>(memory + at.carry[0]));
     for (int i = 0; i < n; ++i) {
+        fetch_row(dv, b, s0 + i + kRowsAhead, kv, s0, s0 + n, HS);
         for (int c = 0; c < HS && add_momentum; ++c) rows[i * HS + c] = A(double(rows[i * HS + c]) + extra[i * HS + c]);
         put_row(dv.row(b, s0 + i, kv), rows + i * HS, HS);
     }
@@ -530,6 +536,7 @@ template <class T, bool Pairs>
 void Backward<T, Pairs>::write_queries(int64_t b, int64_t h, int64_t t0, int64_t t1, A* sum) const {
     const A magnitude = A(scale.magnitude);
     for (int64_t t = t0; t < t1; ++t, sum += channels) {
+        fetch_row(dq, b, t + kRowsAhead, h, t0, t1, sizes.HS);
         const bool none = saw_no_key(lse.head(b, h)[t]);
         for (int c = 0; c < sizes.HS; ++c) sum[c] = none ? A(0) : magnitude * sum[c];
         put_row(dq.row(b, t, h), sum, sizes.HS);
@@ -543,14 +550,16 @@ void Backward<T, Pairs>::pack_own(int64_t b, int64_t kv, int64_t s0, int n, char
         const int HS = sizes.HS;
         const T *first_k = k.row(b, s0, kv), *first_v = v.row(b, s0, kv);
         A* rows = array(memory, at.block);
-        pack_transposed(array(memory, at.own[0]), width, first_k, k.stride[1], n, HS, scale.negative, rows);
         A* keys = array(memory, at.keys);
         for (int s = 0; s < n; ++s) {
+            fetch_row(k, b, s0 + s + kRowsAhead, kv, s0, s0 + n, HS);
+            fetch_row(v, b, s0 + s, kv, s0, s0 + n, HS);
             A* key = keys + s * channels;
             convert_row(key, first_k + s * k.stride[1], HS);
             for (int c = 0; c < HS && scale.negative; ++c) key[c] = -key[c];
             for (int c = HS; c < channels; ++c) key[c] = A(0);
         }
+        pack_transposed(array(memory, at.own[0]), width, keys, channels, n, HS, false, rows);
         pack_transposed(array(memory, at.own[1]), width, first_v, v.stride[1], n, HS, false, rows);
     }
 }
@@ -587,6 +596,8 @@ void Backward<T, Pairs>::walk(const Round& round, int64_t b, int64_t kv, int64_t
     if (folds) __builtin_memset(total, 0, size_t(dq_elements) * sizeof(A));
     if constexpr (!Pairs)
         for (int64_t t = round.t0; t < round.t1 && !splits; ++t) {
+            fetch_row(q, b, t + kRowsAhead, h, round.t0, round.t1, HS);
+            fetch_row(dout, b, t + kRowsAhead, h, round.t0, round.t1, HS);
             convert_row(array(memory, at.streamed[0]) + (t - round.t0) * HS, q.row(b, t, h), HS);
             convert_row(array(memory, at.streamed[1]) + (t - round.t0) * HS, dout.row(b, t, h), HS);
         }
@@ -659,6 +670,7 @@ bool Backward<T, Pairs>::momentum_dv(int64_t b, int64_t kv, int64_t s0, int n, d
         for (int64_t s = reverse.carries.chunk_end(j) - 1; s >= s0; --s) {
             if (s < s0 + n)
                 for (int c = 0; c < HS; ++c) sum[(s - s0) * HS + c] += eta * lambda[c];
+            reverse.fetch(b, s - kRowsAhead, h);
             reverse.step(lambda, b, s, h, eta);
         }
     }
@@ -685,6 +697,8 @@ double Backward<T, Pairs>::deta(int64_t b, int64_t h, int64_t j, char* memory, c
     double *m = reinterpret_cast<double*>(memory + at.carry[0]), *lambda = reinterpret_cast<double*>(memory + at.carry[1]);
     momentum.start(m, b, begin, h, eta);
     for (int64_t s = begin; s < end; ++s) {
+        momentum.fetch(b, s + kRowsAhead, h);
+        reverse.fetch(b, s, h);
         const T* v_s = momentum.value(b, s, h);
         for (int c = 0; c < HS; ++c) inner[(s - begin) * HS + c] = v_s == nullptr ? m[c] : m[c] + double(get(v_s + c));
         momentum.step(m, b, s, h, eta);

@@ -9,7 +9,6 @@ namespace dualform::cpu::DF_ISA {
 
 namespace {
 
-constexpr int64_t kPrefetchKeys = 16;  // keys fetched ahead for a lone query: a head's rows lie too far apart for the hardware to guess
 constexpr int kBlocks = 2;             // blocks of kTile queries that a task takes along when there are enough tasks: they share copies of keys
 constexpr int64_t kPackedQueries = 512;  // queries of a key head from which packing its keys and values beats copying tiles
 constexpr int64_t kHeldQueries = 192;  // the same where each worker packs for itself
@@ -248,6 +247,8 @@ void Forward<T>::pack(int64_t b, int64_t kv, int64_t tile, char* memory, const O
         }
     }
     for (int s = 0; s < n; ++s) {
+        fetch_row(k, b, s0 + s + kRowsAhead, kv, s0, s0 + n, sizes.HS);
+        fetch_row(v, b, s0 + s + kRowsAhead, kv, s0, s0 + n, sizes.HS);
         convert_row(to.keys + s * sizes.HS, k.row(b, s0 + s, kv), sizes.HS);
         convert_row(to.values + s * sizes.HS, v.row(b, s0 + s, kv), sizes.HS);
     }
@@ -413,7 +414,9 @@ void Forward<T>::query_blocks(int64_t b, int64_t h, int64_t t0, int64_t next_h, 
         log_sum_exps(lse_h + t, softmax[i].shift, softmax[i].sum, 1.0, nq);
         for (int j = 0; j < nq; ++j) {
             put_output(out.row(b, t + j, h), attn ? attn.row(b, t + j, h) : nullptr, rows + j * HS, m, HS);
-            if (m != nullptr && t + j + 1 < end) momentum.step(m, b, sizes.position(t + j), h, eta);
+            if (m == nullptr || t + j + 1 >= end) continue;
+            momentum.fetch(b, sizes.position(t + j + kRowsAhead), h);
+            momentum.step(m, b, sizes.position(t + j), h, eta);
         }
     }
 }
@@ -436,7 +439,7 @@ void Forward<T>::lone_query(int64_t b, int64_t h, char* memory, const Offsets& a
         for (int s = 0; s < n; ++s) {
             const T* k_s = k.row(b, s0 + s, kv);
             prefetch_rows(v.row(b, s0 + s, kv), 0, 1, HS);
-            if (s0 + s + kPrefetchKeys < length) prefetch_rows(k.row(b, s0 + s + kPrefetchKeys, kv), 0, 1, HS);
+            fetch_row(k, b, s0 + s + kRowsAhead, kv, s0, length, HS);
             Vec<A> products = {};
             for (int c = 0; c < whole; c += kLanes<A>) products += load(row + c) * load(k_s + c);
             A score = lane_sum<A>(products);

@@ -68,6 +68,7 @@ struct Momentum {
     double eta(int64_t h) const { return get_scalar(eta_view, h); }
     /// v_s where it counts, else null.
     const T* value(int64_t b, int64_t s, int64_t h) const { return s < sizes.length(b) ? v.row(b, s, h / sizes.group) : nullptr; }
+    void fetch(int64_t b, int64_t s, int64_t h) const { fetch_row(v, b, s, h / sizes.group, 0, sizes.length(b), sizes.HS); }
     /// m_s becomes m_{s+1}. Before position 0 there is nothing to sum.
     void step(double* m, int64_t b, int64_t s, int64_t h, double eta_h) const {
         if (s >= 0) momentum_step(m, value(b, s, h), eta_h, sizes.HS);
@@ -93,7 +94,10 @@ struct Momentum {
             const double eta_h = eta(h);
             double* m = to.at(b, h, j + 1);
             for (int c = 0; c < sizes.HS; ++c) m[c] = 0;
-            for (int64_t s = to.chunk_begin(j); s < to.chunk_end(j); ++s) step(m, b, s, h, eta_h);
+            for (int64_t s = to.chunk_begin(j); s < to.chunk_end(j); ++s) {
+                fetch(b, s + kRowsAhead, h);
+                step(m, b, s, h, eta_h);
+            }
         });
         for_tasks(queue, sizes.B * sizes.NH, work / kChunk, [&](int64_t i, int) {
             const int64_t h = i % sizes.NH, b = i / sizes.NH;
@@ -136,6 +140,7 @@ struct ReverseMomentum {
         const int64_t t = p - (sizes.S - sizes.T);
         return t >= 0 && t < sizes.T ? dout.row(b, t, h) : nullptr;
     }
+    void fetch(int64_t b, int64_t p, int64_t h) const { fetch_row(dout, b, p - (sizes.S - sizes.T), h, 0, sizes.T, sizes.HS); }
     /// lambda_{p+1} becomes lambda_p.
     void step(double* lambda, int64_t b, int64_t p, int64_t h, double eta_h) const {
         lambda_step(lambda, gradient(b, p, h), eta_h, sizes.HS);
@@ -153,7 +158,10 @@ struct ReverseMomentum {
             const double eta_h = eta(h);
             double* lambda = to.at(b, h, j);
             for (int c = 0; c < sizes.HS; ++c) lambda[c] = 0;
-            for (int64_t p = to.chunk_end(j) - 1; p >= to.chunk_begin(j); --p) step(lambda, b, p, h, eta_h);
+            for (int64_t p = to.chunk_end(j) - 1; p >= to.chunk_begin(j); --p) {
+                fetch(b, p - kRowsAhead, h);
+                step(lambda, b, p, h, eta_h);
+            }
         });
         for_tasks(queue, sizes.B * sizes.NH, work / kChunk, [&](int64_t i, int) {
             const int64_t h = i % sizes.NH, b = i / sizes.NH;
