@@ -418,8 +418,15 @@ void Backward<T, Pairs>::queries_past(const Round& round, int64_t b, int64_t kv,
         };
         A* dq_t = dq_sum + (t0 - round.t0) * channels;
         // Where weights are 0 by the mask, an Inf or NaN on the other side must not reach the sum.
-        const bool guarded = masked && !(all_finite(q.row(b, t0, h), q.stride[1], nq, HS) && all_finite(dout.row(b, t0, h), dout.stride[1], nq, HS) &&
-                                         all_finite(k.row(b, s0, kv), k.stride[1], n, HS));
+        const auto finite = [&](const Heads<T>& x, int i) {
+            if (Pairs || splits) return all_finite(x.row(b, t0, h), x.stride[1], nq, HS);
+            else return all_finite(rows_of(x, i), nq, HS);
+        };
+        const auto finite_keys = [&] {
+            if (Pairs || splits) return all_finite(k.row(b, s0, kv), k.stride[1], n, HS);
+            else return all_finite(Rows<A>{array(memory, at.keys), channels}, n, HS);
+        };
+        const bool guarded = masked && !(finite(q, 0) && finite(dout, 1) && finite_keys());
         if constexpr (Pairs) {
             bf16* const packs = packed.at(b, kv, (t0 - round.t0) / kTile);
             const int depth = packed.depth, channel_rows = packed.rows, m = int(round_up(nq, bf16_tile::kBlock));
