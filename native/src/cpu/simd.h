@@ -285,7 +285,11 @@ constexpr int kTall = V == 4 ? 6 : V == 3 ? 8 : 12;
 #else
 constexpr int kVectors = 2;  // of 16 registers
 constexpr int kUnroll = 2;   // with more, sums of one term are kept while the next one's begin, and registers run out
+#if defined(__x86_64__)
 constexpr bool kFewRegisters = true;
+#else
+constexpr bool kFewRegisters = false;  // or not known to be
+#endif
 template <int V>
 constexpr int kTall = V == 2 ? 6 : 8;
 #endif
@@ -334,7 +338,8 @@ inline __attribute__((always_inline)) void sums(Vec<A> (&sum)[R][V], const A* a,
     };
     if constexpr (Ldb != 0) ldb = Ldb;
     int p = 0;
-    if (kFewRegisters && depth >= kUnroll) {  // the first products are sums: to clear those takes a tenth of a chain's time
+    // A chain begins with its first products, whose zeros keep their signs: clearing the sums would take a tenth of its time.
+    if (kFewRegisters && depth >= kUnroll) {
 #pragma GCC unroll 4
         for (int x = 0; x < kUnroll; ++x) term(x * step, b + x * ldb, x == 0);
         p = kUnroll;

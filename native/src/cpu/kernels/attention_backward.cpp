@@ -705,7 +705,7 @@ double Backward<T, Pairs>::deta(int64_t b, int64_t h, int64_t j, char* memory, c
     momentum.start(m, b, begin, h, eta);
     for (int64_t s = begin; s < end; ++s) {
         momentum.fetch(b, s + kRowsAhead, h);
-        reverse.fetch(b, s, h);
+        reverse.fetch(b, s, h);  // for the loop below
         const T* v_s = momentum.value(b, s, h);
         for (int c = 0; c < HS; ++c) inner[(s - begin) * HS + c] = v_s == nullptr ? m[c] : m[c] + double(get(v_s + c));
         momentum.step(m, b, s, h, eta);

@@ -147,8 +147,9 @@ inline void prefetch_rows(const T* first, int64_t stride, int n, int HS) {
         for (int c = 0; c < HS; c += int(64 / sizeof(T))) __builtin_prefetch(first + r * stride + c);
 }
 
-/// Rows that are read or written in turn are fetched so far ahead: each is a page of its own, and waiting for its address costs more than the row.
-constexpr int64_t kRowsAhead = 16;
+constexpr int64_t kRowsAhead = 16;  // rows that are read or written in turn are fetched so many ahead: each may lie on a page of its own
+
+/// Fetches row t of head h, if begin <= t < end.
 template <class T>
 inline void fetch_row(const Heads<T>& x, int64_t b, int64_t t, int64_t h, int64_t begin, int64_t end, int HS) {
     if (begin <= t && t < end) prefetch_rows(x.row(b, t, h), 0, 1, HS);

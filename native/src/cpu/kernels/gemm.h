@@ -147,8 +147,9 @@ constexpr int64_t kFewOutputs = 256;  // up to this many float outputs are summe
 constexpr int64_t kPartsDepth = 256;  // terms that pay for an out written by columns
 constexpr int64_t kPackedColumns = 192;  // columns that pay for packing a left operand that could be read in place
 constexpr int kThin = 8;              // up to this many rows, b is read in place when its columns are contiguous
-constexpr int64_t kUnitColumns = 128;  // of a right operand whose rows are contiguous that are packed together: by panels alone, each row is a page away
-constexpr int64_t kUnitRows = 16;      // at a time
+constexpr int64_t kUnitColumns = 128;  // of a right operand, packed together where its rows are contiguous: panel by panel each row is a page away
+constexpr int64_t kUnitTerms = 16;     // and so many rows at a time
+constexpr int64_t kUnits = 16;         // wanted: there are threads to share them
 constexpr int kInPlaceRows = 64;      // up to this many rows, b is read in place when its rows are contiguous
 constexpr size_t kOnStack = 8192;     // scratch below this needs no allocation
 }  // namespace gemm_blocks
@@ -199,7 +200,7 @@ inline void finish(const Gemm& g, S* tile, int64_t ld, int64_t i, int64_t j, int
 /// on the way; it may be total unless joins.
 template <class A>
 struct TileProduct {
-    A *c, *total, *out;  // rows of c are a panel apart
+    A *c, *total, *out;  // rows of c are a panel apart, and those of total where it is c
     int64_t ldt, ldo;
     bool joins;
     const A *a, *b;
@@ -642,9 +643,8 @@ struct GemmShared {
     using Element = typename P::Element;
     Element *left, *right;
     int64_t left_units, right_units, groups;
+    int64_t right_columns;  // of a unit of the right operand: whole panels
     size_t size;
-    /// Columns of a unit.
-    static constexpr int64_t kColumns = P::kPacksRows ? larger<int64_t>(P::kPanel, gemm_blocks::kUnitColumns) : int64_t{P::kPanel};
 
     GemmShared(char* memory, const Gemm& g, const GemmPlan& plan) {
         using namespace gemm_blocks;
@@ -652,11 +652,14 @@ struct GemmShared {
         const int64_t depth = round_up(g.k, P::kDepthStep);
         groups = ceil_div(g.k, P::kGroup);
         left_units = plan.left == GemmPlan::kShared ? ceil_div(g.m, P::kTileRows) * groups : 0;
-        right_units = plan.right == GemmPlan::kShared ? ceil_div(g.n, kColumns) * groups : 0;
+        right_columns = P::kPanel;
+        while (packs_rows(g) && 2 * right_columns <= kUnitColumns && ceil_div(g.n, 2 * right_columns) * groups >= kUnits) right_columns *= 2;
+        right_units = plan.right == GemmPlan::kShared ? ceil_div(g.n, right_columns) * groups : 0;
         left = left_units > 0 ? carver.take<Element>(tiled_rows<P>(g.m) * depth * P::kLeftParts) : nullptr;
         right = right_units > 0 ? carver.take<Element>(round_up(g.n, P::kPanel) * depth * P::kParts) : nullptr;
         size = carver.size();
     }
+    static bool packs_rows(const Gemm& g) { return P::kPacksRows && g.b.col == 1; }
     Element* left_at(const Gemm& g, int64_t i, int64_t p) const {
         const int64_t rows = tiled_rows<P>(smaller(g.m - i, int64_t{P::kTileRows}));
         return left + (tiled_rows<P>(i) * round_up(g.k, P::kDepthStep) + p * rows) * P::kLeftParts;
@@ -668,11 +671,12 @@ struct GemmShared {
         using namespace gemm_blocks;
         const int64_t p = unit % groups * P::kGroup, depth = smaller(g.k - p, int64_t{P::kGroup});
         if (unit < right_units) {
-            const int64_t first = unit / groups * kColumns, end = smaller(g.n, first + kColumns);
-            const int64_t rows = P::kPacksRows && g.b.col == 1 ? kUnitRows : depth;
-            for (int64_t r = 0; r < depth; r += rows)
+            const int64_t first = unit / groups * right_columns, end = smaller(g.n, first + right_columns);
+            const int64_t terms = packs_rows(g) ? kUnitTerms : depth;
+            for (int64_t r = 0; r < depth; r += terms)
                 for (int64_t j = first; j < end; j += P::kPanel)
-                    P::pack_right(right_at(g, j, p) + r * P::kPanel, block(g.b, p + r, j), smaller(rows, depth - r), smaller(end - j, int64_t{P::kPanel}));
+                    P::pack_right(right_at(g, j, p) + r * P::kPanel, block(g.b, p + r, j), smaller(terms, depth - r),
+                                  smaller(end - j, int64_t{P::kPanel}));
         } else {
             const int64_t i = (unit - right_units) / groups * P::kTileRows;
             P::pack_left(g, left_at(g, i, p), block(g.a, i, p), smaller(g.m - i, int64_t{P::kTileRows}), depth);
