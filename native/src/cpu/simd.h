@@ -90,6 +90,21 @@ inline Vec<float> load(const bf16* p) {
     return bit_cast<Vec<float>>(__builtin_convertvector(h, Words) << 16);
 #endif
 }
+/// kLanes<double> elements, in double.
+typedef float HalfVector __attribute__((vector_size(kVectorBytes / 2)));
+inline Vec<double> load_doubles(const double* p) { return load(p); }
+inline Vec<double> load_doubles(const float* p) {
+    HalfVector x;
+    __builtin_memcpy(&x, p, sizeof x);
+    return __builtin_convertvector(x, Vec<double>);
+}
+inline Vec<double> load_doubles(const bf16* p) {
+    typedef uint16_t Halves __attribute__((vector_size(kVectorBytes / 4)));
+    typedef uint32_t Wholes __attribute__((vector_size(kVectorBytes / 2)));
+    Halves h;
+    __builtin_memcpy(&h, p, sizeof h);
+    return __builtin_convertvector(bit_cast<HalfVector>(__builtin_convertvector(h, Wholes) << 16), Vec<double>);
+}
 inline void store(float* p, Vec<float> v) { __builtin_memcpy(p, &v, sizeof v); }
 inline void store(double* p, Vec<double> v) { __builtin_memcpy(p, &v, sizeof v); }
 inline void store(bf16* p, Vec<float> v) {
@@ -99,6 +114,12 @@ inline void store(bf16* p, Vec<float> v) {
     const Words is_nan = bit_cast<Words>((u & 0x7fffffffu) > 0x7f800000u);
     const HalfWords h = __builtin_convertvector((nan & is_nan) | (rounded & ~is_nan), HalfWords);
     __builtin_memcpy(p, &h, sizeof h);
+}
+
+inline void store_doubles(double* p, Vec<double> v) { store(p, v); }
+inline void store_doubles(float* p, Vec<double> v) {
+    const HalfVector x = __builtin_convertvector(v, HalfVector);
+    __builtin_memcpy(p, &x, sizeof x);
 }
 
 /// mask lanes are all ones or zero (the result of a comparison).

@@ -12,6 +12,7 @@ namespace {
 
 constexpr int64_t kTasks = 8;       // tasks wanted: a head is split where there are fewer
 constexpr int64_t kRound = 2048;    // queries of a round: bounds the scratch
+constexpr int kFetchSteps = 16;     // queries of a tile between two fetches
 constexpr double kSplitWork = 4e6;  // multiply-adds of q k^T that a part of a split head has at least
 
 template <class A>
@@ -92,8 +93,11 @@ struct Backward {
           key_blocks(ceil_div(sizes.S, kTile)) {
         const int64_t heads = sizes.B * sizes.NKV;
         const double head_work = double(round_queries()) * double(sizes.S) * sizes.HS;
+        with_momentum = args->eta != nullptr;
         parts = 1;
         while (heads * parts < kTasks && 2 * parts <= key_blocks && head_work / double(2 * parts) >= kSplitWork) parts *= 2;
+        chunks_in_turn = parts == 1;
+        carries_by_head = parts == 1 && rounds() == 1 && sizes.T == sizes.S;
     }
 
     /// A worker's scratch. width: lanes of a block of keys; channels: HS rounded up to whole vectors.
@@ -121,12 +125,13 @@ struct Backward {
             split_p = layout.add<bf16>(split_scores);
             split_ds = layout.add<bf16>(split_scores);
             split_ds_rows = layout.add<bf16>(split_scores);
-            chunk = layout.add<double>(with_momentum ? kChunk * sizes.HS : 0);                        // [kChunk][HS]
-            for (size_t& offset : carry) offset = layout.add<double>(with_momentum ? sizes.HS : 0);  // [HS]
+            split_out = layout.add<bf16>(pass.splits ? split_elements(split_tile::kBlock, sizes.HS) : 0);
+            for (size_t& offset : chunk) offset = layout.add<double>(with_momentum ? kChunk * sizes.HS : 0);  // [kChunk][HS]
+            carry = layout.add<double>(with_momentum ? sizes.HS : 0);                                          // [HS]
             bytes = layout.bytes();
         }
-        size_t own[2], keys, part[2], total[2], scores, dscores, pairs[2], dscore_rows, rows[2], copy, block, dq[2], streamed[2], chunk, carry[2], bytes;
-        size_t split_own[3], split_p, split_ds, split_ds_rows;  // split_own: keys, values, and keys by channels
+        size_t own[2], keys, part[2], total[2], scores, dscores, pairs[2], dscore_rows, rows[2], copy, block, dq[2], streamed[2], chunk[2], carry, bytes;
+        size_t split_own[3], split_p, split_ds, split_ds_rows, split_out;  // split_own: keys, values, and keys by channels
     };
 
     /// A tile of queries of head h, and one of keys of head kv.
@@ -162,14 +167,15 @@ struct Backward {
         return dense_rows(x.row(place.b, place.t0, place.h), x.stride[1], place.nq, sizes.HS, rows);
     }
     void walk(const Round& round, int64_t b, int64_t kv, int64_t part, char* memory, const Offsets& at) const;
-    void queries_past(const Round& round, int64_t b, int64_t kv, int64_t s0, int n, Own& own, bool folds, char* memory, const Offsets& at,
-                      FoldedSum<A>& sum_dk, FoldedSum<A>& sum_dv) const;
+    void queries_past(const Round& round, int64_t b, int64_t kv, int64_t s0, int n, Own& own, bool folds, int64_t& gathered, char* memory,
+                      const Offsets& at, FoldedSum<A>& sum_dk, FoldedSum<A>& sum_dv) const;
     void write_keys(int64_t b, int64_t kv, int64_t s0, int n, const A* result_dk, const A* result_dv, char* memory, const Offsets& at) const;
     void write_queries(int64_t b, int64_t h, int64_t t0, int64_t t1, A* sum) const;
-    bool momentum_dv(int64_t b, int64_t kv, int64_t s0, int n, double* sum, double* lambda) const;
-    double deta(int64_t b, int64_t h, int64_t j, char* memory, const Offsets& at) const;
+    bool momentum_chunk(int64_t b, int64_t kv, int64_t j, int n, char* memory, const Offsets& at) const;
+    void gather(const Round& round, int64_t b, int64_t kv, int64_t tile, char* memory, const Offsets& at) const;
     A* array(char* memory, size_t offset) const { return reinterpret_cast<A*>(memory + offset); }
     bf16* halves(char* memory, size_t offset) const { return reinterpret_cast<bf16*>(memory + offset); }
+    double* doubles(char* memory, size_t offset) const { return reinterpret_cast<double*>(memory + offset); }
     A* delta_of(int64_t b, int64_t h) const { return delta + (b * sizes.NH + h) * sizes.T; }
     A* dq_part(int64_t b, int64_t kv, int64_t part) const { return dq_parts + ((b * sizes.NKV + kv) * parts + part) * round_queries() * channels; }
     /// The first tile of a round's queries that sees key s0 or a later one.
@@ -188,8 +194,12 @@ struct Backward {
     bool splits;
     int channels, width;
     int64_t key_blocks, parts;
+    bool with_momentum;
+    bool chunks_in_turn;    // each walk passes all chunks of its head in order, and takes m along
+    bool carries_by_head;   // of lambda: each walk makes those of its head, whose chunks are the tiles; otherwise they are there before
     bool tiles = false;     // Pairs: on AMX tiles
     A* delta = nullptr;     // (B,NH,T) dout_t . (attention part of out_t)
+    double* deta_parts = nullptr;  // (B,NH,chunks), where deta is wanted
     A* dq_parts = nullptr;  // (B,NKV,parts,queries of a round,channels), where a head is split
     A* heads = nullptr;     // (B,NKV,blocks,2,HS,width) dk and dv so far, where there are several rounds
 };
@@ -199,7 +209,7 @@ struct Backward {
 /// Pairs: P and dS go to pairs of queries, and dS to rows, rounded, with zeros up to whole steps; masked tiles stay in place too.
 template <bool Pairs, bool Masked, class A>
 void gradient_tile(A* products, A* dproducts, bf16* p_pairs, bf16* ds_pairs, bf16* ds_rows, int width, int n, A scale, const A* lse, const A* delta,
-                   const bool* dead, const Seen<A>& seen) {
+                   const bool* dead, const Seen<A>& seen, Fetches& fetches) {
     for (int lane = 0; lane < width; lane += kLanes<A>) {
         const typename Seen<A>::Lanes used = Masked ? seen.lanes(lane) : typename Seen<A>::Lanes{};
         const auto at = [&](int t, Vec<A>& p, Vec<A>& ds) __attribute__((always_inline)) {
@@ -219,6 +229,7 @@ void gradient_tile(A* products, A* dproducts, bf16* p_pairs, bf16* ds_pairs, bf1
         if constexpr (Pairs) {
             int t = 0;
             for (; t < n; t += 2) {
+                if (t % kFetchSteps == 0) fetches.next();
                 Vec<A> p[2] = {}, ds[2] = {};
                 at(t, p[0], ds[0]);
                 if (t + 1 < n) at(t + 1, p[1], ds[1]);
@@ -235,6 +246,7 @@ void gradient_tile(A* products, A* dproducts, bf16* p_pairs, bf16* ds_pairs, bf1
             }
         } else {
             for (int t = 0; t < n; ++t) {
+                if (t % kFetchSteps == 0) fetches.next();
                 Vec<A> p, ds;
                 at(t, p, ds);
             }
@@ -259,7 +271,7 @@ void Backward<T, Pairs>::prepare(const Round& round, int64_t b, int64_t kv, int6
         pack_rows(packed.dout(packs), packed.depth, first_dout, dout.stride[1], n, kTile, HS);
         pack_columns(packed.q_columns(packs), kTile, q.row(b, t0, h), q.stride[1], n, HS, packed.rows, halves(memory, at.rows[0]));
         pack_columns(packed.dout_columns(packs), kTile, first_dout, dout.stride[1], n, HS, packed.rows, halves(memory, at.rows[0]));
-        const TileSession session(tiles);
+        const TileSession session(tiles && parts > 1);  // a walk has its own
         constexpr int kBlock = bf16_tile::kBlock;
         A square[kBlock * kBlock];
         for (int i = 0; i < n; i += kBlock) {
@@ -303,8 +315,8 @@ void Backward<T, Pairs>::prepare_split(const Round& round, int64_t b, int64_t kv
         };
         *to.ordinary_q = pack(q, to.q, to.q_columns);
         *to.ordinary_dout = pack(dout, to.dout, to.dout_columns);
-        const TileSession session(true);
-        bf16* const right = halves(memory, at.split_own[0]);
+        const TileSession session(parts > 1);  // a walk has its own
+        bf16* const right = halves(memory, at.split_out);
         for (int i = 0; i < n; i += kBlock) {
             const int m = smaller(kBlock, n - i);
             const T* first_out = out.row(b, t0 + i, h);
@@ -389,8 +401,8 @@ bool Backward<T, Pairs>::split_sums(const Place& place, const SplitQueries::Tile
 
 /// A round's queries walk past the keys from s0 on (n of them, packed already): adds to dk, dv and the round's dq.
 template <class T, bool Pairs>
-void Backward<T, Pairs>::queries_past(const Round& round, int64_t b, int64_t kv, int64_t s0, int n, Own& own, bool folds, char* memory,
-                                      const Offsets& at, FoldedSum<A>& sum_dk, FoldedSum<A>& sum_dv) const {
+void Backward<T, Pairs>::queries_past(const Round& round, int64_t b, int64_t kv, int64_t s0, int n, Own& own, bool folds, int64_t& gathered,
+                                      char* memory, const Offsets& at, FoldedSum<A>& sum_dk, FoldedSum<A>& sum_dv) const {
     const int HS = sizes.HS;
     const int64_t h = kv * sizes.group + round.member;
     const bool long_sums = smaller(sizes.T, sizes.S) >= kLongSum;
@@ -398,8 +410,29 @@ void Backward<T, Pairs>::queries_past(const Round& round, int64_t b, int64_t kv,
     bf16 *p_pairs = halves(memory, at.pairs[0]), *ds_pairs = halves(memory, at.pairs[1]), *ds_rows = halves(memory, at.dscore_rows);
     Seen<A> seen;
     bool dead[kTile];
+    // Fetched ahead: queries that are gathered next, and before the last tile's turn rows to be written and the next block of keys.
+    Fetches fetches;
+    bool fetching = false;
+    constexpr int64_t kFetched = kTile / kFetchSteps * (kTile / kLanes<A>) * Fetches::kAtOnce;  // rows, by a tile
     for (int64_t t0 = first_query(round, s0); t0 < round.t1; t0 += kTile) {
         const int nq = int(smaller<int64_t>(kTile, round.t1 - t0));
+        if ((t0 - round.t0) / kTile >= gathered) {
+            for (; gathered <= (t0 - round.t0) / kTile; ++gathered) gather(round, b, kv, gathered, memory, at);
+            const int64_t t1 = t0 + kTile, ahead = smaller<int64_t>(kTile, round.t1 - t1);
+            fetches.add(q, b, t1, h, ahead, HS);
+            fetches.add(dout, b, t1, h, ahead, HS);
+            if (parts == 1) fetches.add(out, b, t1, h, ahead, HS);
+        }
+        if (!fetching && (round.t1 - t0) / kTile * kFetched <= 4 * kTile) {
+            fetching = true;
+            const int64_t s1 = s0 + parts * kTile, ahead = smaller<int64_t>(kTile, sizes.length(b) - s1);
+            if (round.last) {
+                fetches.add(dk, b, s0, kv, n, HS);
+                fetches.add(dv, b, s0, kv, n, HS);
+            }
+            fetches.add(k, b, s1, kv, ahead, HS);
+            fetches.add(v, b, s1, kv, ahead, HS);
+        }
         const A *lse_t = lse.head(b, h) + t0, *delta_t = delta_of(b, h) + t0;
         const bool diagonal = sizes.causal && s0 + n - 1 > sizes.position(t0);
         bool any_dead = false;
@@ -409,8 +442,8 @@ void Backward<T, Pairs>::queries_past(const Round& round, int64_t b, int64_t kv,
             for (int i = 0; i < width; ++i) seen.set(i, i >= n ? nq : diagonal ? s0 + i - sizes.position(t0) : 0, nq);
         const auto differentiate = [&] {
             const A magnitude = A(scale.magnitude);
-            if (masked) gradient_tile<Pairs, true>(scores, dscores, p_pairs, ds_pairs, ds_rows, width, nq, magnitude, lse_t, delta_t, dead, seen);
-            else gradient_tile<Pairs, false>(scores, dscores, p_pairs, ds_pairs, ds_rows, width, nq, magnitude, lse_t, delta_t, dead, seen);
+            if (masked) gradient_tile<Pairs, true>(scores, dscores, p_pairs, ds_pairs, ds_rows, width, nq, magnitude, lse_t, delta_t, dead, seen, fetches);
+            else gradient_tile<Pairs, false>(scores, dscores, p_pairs, ds_pairs, ds_rows, width, nq, magnitude, lse_t, delta_t, dead, seen, fetches);
         };
         const auto rows_of = [&](const Heads<T>& x, int i) {
             if (Pairs || splits) return dense_rows(x.row(b, t0, h), x.stride[1], nq, HS, array(memory, at.rows[i]));
@@ -529,8 +562,8 @@ void Backward<T, Pairs>::write_keys(int64_t b, int64_t kv, int64_t s0, int n, co
         put_row(dk.row(b, s0 + i, kv), rows + i * HS, HS);
     }
     transpose_rows(rows, HS, result_dv, width, HS, n);
-    double* extra = reinterpret_cast<double*>(memory + at.chunk);
-    const bool add_momentum = momentum.eta_view != nullptr && momentum_dv(b, kv, s0, n, extra, reinterpret_cast<double*>(memory + at.carry[0]));
+    const bool add_momentum = with_momentum && momentum_chunk(b, kv, s0 / kChunk, n, memory, at);
+    const double* extra = doubles(memory, at.chunk[0]);
     for (int i = 0; i < n; ++i) {
         fetch_row(dv, b, s0 + i + kRowsAhead, kv, s0, s0 + n, HS);
         for (int c = 0; c < HS && add_momentum; ++c) rows[i * HS + c] = A(double(rows[i * HS + c]) + extra[i * HS + c]);
@@ -590,24 +623,42 @@ void Backward<T, Pairs>::split_block(int64_t b, int64_t kv, int64_t s0, int n, O
     }
 }
 
+/// What a walk needs of a tile of queries, in turn from the first tile on: the rows, one after another, as all blocks of keys read them, and
+/// what is not there yet of the rest.
+template <class T, bool Pairs>
+void Backward<T, Pairs>::gather(const Round& round, int64_t b, int64_t kv, int64_t tile, char* memory, const Offsets& at) const {
+    const int HS = sizes.HS;
+    const int64_t h = kv * sizes.group + round.member, t0 = round.t0 + tile * kTile;
+    if (parts == 1) prepare(round, b, kv, tile, memory, at);
+    if (with_momentum && carries_by_head) {
+        reverse.chunk_carry(b, h, tile);
+        if (tile + 1 == reverse.carries.chunks) reverse.join_carries(b, h);
+    }
+    if (Pairs || splits) return;
+    A *to_q = array(memory, at.streamed[0]) + tile * kTile * HS, *to_dout = array(memory, at.streamed[1]) + tile * kTile * HS;
+    for (int64_t t = t0; t < smaller(t0 + kTile, round.t1); ++t, to_q += HS, to_dout += HS) {
+        fetch_row(q, b, t + kRowsAhead, h, round.t0, round.t1, HS);
+        fetch_row(dout, b, t + kRowsAhead, h, round.t0, round.t1, HS);
+        convert_row(to_q, q.row(b, t, h), HS);
+        convert_row(to_dout, dout.row(b, t, h), HS);
+    }
+}
+
 template <class T, bool Pairs>
 void Backward<T, Pairs>::walk(const Round& round, int64_t b, int64_t kv, int64_t part, char* memory, const Offsets& at) const {
     const int HS = sizes.HS;
     const int64_t h = kv * sizes.group + round.member, length = sizes.length(b), block_elements = int64_t(HS) * width;
     const int64_t dq_elements = (round.t1 - round.t0) * channels;
     const bool several = !(round.first && round.last);
+    int64_t gathered = 0;  // tiles of queries
+    const auto gather_rest = [&] {
+        for (; gathered < ceil_div(round.t1 - round.t0, kTile); ++gathered) gather(round, b, kv, gathered, memory, at);
+    };
     const TileSession session(splits || (Pairs && tiles));
     A *fold = array(memory, at.dq[0]), *total = array(memory, at.dq[1]);
     __builtin_memset(fold, 0, size_t(dq_elements) * sizeof(A));
     const bool folds = ceil_div(key_blocks, parts) >= kFoldTiles;
     if (folds) __builtin_memset(total, 0, size_t(dq_elements) * sizeof(A));
-    if constexpr (!Pairs)
-        for (int64_t t = round.t0; t < round.t1 && !splits; ++t) {
-            fetch_row(q, b, t + kRowsAhead, h, round.t0, round.t1, HS);
-            fetch_row(dout, b, t + kRowsAhead, h, round.t0, round.t1, HS);
-            convert_row(array(memory, at.streamed[0]) + (t - round.t0) * HS, q.row(b, t, h), HS);
-            convert_row(array(memory, at.streamed[1]) + (t - round.t0) * HS, dout.row(b, t, h), HS);
-        }
     FoldedSum<A> sum_dk(array(memory, at.part[0]), array(memory, at.total[0])), sum_dv(array(memory, at.part[1]), array(memory, at.total[1]));
     int64_t done = 0;
     for (int64_t block = part; block < key_blocks; block += parts, ++done) {
@@ -618,8 +669,11 @@ void Backward<T, Pairs>::walk(const Round& round, int64_t b, int64_t kv, int64_t
                 put(dk.row(b, s, kv) + c, A(0));
                 put(dv.row(b, s, kv) + c, A(0));
             }
-        if (n == 0) continue;
-
+        if (n == 0) {
+            gather_rest();
+            if (with_momentum && round.last) momentum_chunk(b, kv, block, 0, memory, at);
+            continue;
+        }
         const int64_t elements = int64_t(Pairs ? packed.rows : HS) * width;
         sum_dk.start(elements);
         sum_dv.start(elements);
@@ -640,8 +694,9 @@ void Backward<T, Pairs>::walk(const Round& round, int64_t b, int64_t kv, int64_t
                 if (splits) split_block(b, kv, s0, n, own, memory, at);
                 else pack_own(b, kv, s0, n, memory, at);
             }
-            queries_past(round, b, kv, s0, n, own, done % kFoldTiles == kFoldTiles - 1, memory, at, sum_dk, sum_dv);
+            queries_past(round, b, kv, s0, n, own, done % kFoldTiles == kFoldTiles - 1, gathered, memory, at, sum_dk, sum_dv);
         }
+        gather_rest();
         A *result_dk = sum_dk.finish(), *result_dv = sum_dv.finish();
         if (several) {
             A* of_head = heads + ((b * sizes.NKV + kv) * key_blocks + block) * 2 * block_elements;
@@ -661,62 +716,43 @@ void Backward<T, Pairs>::walk(const Round& round, int64_t b, int64_t kv, int64_t
     if (parts == 1) write_queries(b, h, round.t0, round.t1, result);
 }
 
-/// sum [n][HS] = what the momentum term sends to v_s: eta lambda_{s+1}, over the head group. False: nothing, every eta of it is 0.
+/// Chunk j in the momentum term's gradients: chunk[0] = what its first n values get, eta lambda_{s+1} over the head group; and the chunk's shares
+/// of deta, the sums of lambda_{s+1} . (m_s + v_s) over its positions s. False: the values get nothing, every eta of the group is 0.
 template <class T, bool Pairs>
-bool Backward<T, Pairs>::momentum_dv(int64_t b, int64_t kv, int64_t s0, int n, double* sum, double* lambda) const {
+bool Backward<T, Pairs>::momentum_chunk(int64_t b, int64_t kv, int64_t j, int n, char* memory, const Offsets& at) const {
     const int HS = sizes.HS;
-    const int64_t j = s0 / kChunk;
+    const int64_t begin = momentum.carries.chunk_begin(j), end = momentum.carries.chunk_end(j);
+    double *sum = doubles(memory, at.chunk[0]), *inner = doubles(memory, at.chunk[1]), *carry = doubles(memory, at.carry);
     bool any = false;
     for (int64_t h = kv * sizes.group; h < (kv + 1) * sizes.group; ++h) {
         const double eta = momentum.eta(h);
-        if (eta == 0) continue;
-        if (!any)
-            for (int64_t i = 0; i < int64_t(n) * HS; ++i) sum[i] = 0;
-        any = true;
-        reverse.start(lambda, b, j, h);
-        for (int64_t s = reverse.carries.chunk_end(j) - 1; s >= s0; --s) {
-            if (s < s0 + n)
-                for (int c = 0; c < HS; ++c) sum[(s - s0) * HS + c] += eta * lambda[c];
-            reverse.fetch(b, s - kRowsAhead, h);
-            reverse.step(lambda, b, s, h, eta);
+        if (eta == 0 && deta_parts == nullptr) continue;
+        if (deta_parts != nullptr) {
+            double* const m = momentum.carries.at(b, h, j);
+            if (chunks_in_turn && j == 0) __builtin_memset(m, 0, size_t(HS) * sizeof(double));
+            __builtin_memcpy(carry, m, size_t(HS) * sizeof(double));
+            momentum.follow(carry, b, begin, end, h, eta,
+                            [&](auto, auto inner_s, int64_t s, int c) __attribute__((always_inline)) { store_as(inner + (s - begin) * HS + c, inner_s); });
+            if (chunks_in_turn) __builtin_memcpy(momentum.carries.at(b, h, j + 1), carry, size_t(HS) * sizeof(double));
         }
+        __builtin_memcpy(carry, reverse.carries.at(b, h, j + 1), size_t(HS) * sizeof(double));
+        const int64_t values_end = eta == 0 ? begin : begin + n, inner_end = deta_parts == nullptr ? begin : smaller(end, sizes.S - 1);
+        Vec<double> shares[kStates] = {};
+        double share = 0;
+        reverse.follow(carry, b, begin, end, h, eta, [&](auto lambda, int64_t s, int c, int i) __attribute__((always_inline)) {
+            const int64_t at_s = (s - begin) * HS + c;
+            if (s < inner_end) {
+                const auto product = lambda * load_as<decltype(lambda)>(inner + at_s);
+                if constexpr (sizeof(lambda) == sizeof(double)) share += product;
+                else shares[i] += product;
+            }
+            if (s < values_end) store_as(sum + at_s, any ? load_as<decltype(lambda)>(sum + at_s) + eta * lambda : eta * lambda);
+        });
+        any |= eta != 0;
+        for (const Vec<double>& x : shares) share += lane_sum<double>(x);
+        if (deta_parts != nullptr) deta_parts[(b * sizes.NH + h) * momentum.carries.chunks + j] = share;
     }
     return any;
-}
-
-/// sum_c a[c] b[c] in eight partial sums.
-double dot(const double* a, const double* b, int n) {
-    double sum[8] = {};
-    int c = 0;
-    for (; c + 8 <= n; c += 8)
-        for (int i = 0; i < 8; ++i) sum[i] += a[c + i] * b[c + i];
-    for (; c < n; ++c) sum[0] += a[c] * b[c];
-    return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
-}
-
-/// Chunk j's share of deta_h: the sum of lambda_{s+1} . (m_s + v_s) over its positions s.
-template <class T, bool Pairs>
-double Backward<T, Pairs>::deta(int64_t b, int64_t h, int64_t j, char* memory, const Offsets& at) const {
-    const int HS = sizes.HS;
-    const double eta = momentum.eta(h);
-    const int64_t begin = momentum.carries.chunk_begin(j), end = momentum.carries.chunk_end(j);
-    double* inner = reinterpret_cast<double*>(memory + at.chunk);  // m_s + v_s, [kChunk][HS]
-    double *m = reinterpret_cast<double*>(memory + at.carry[0]), *lambda = reinterpret_cast<double*>(memory + at.carry[1]);
-    momentum.start(m, b, begin, h, eta);
-    for (int64_t s = begin; s < end; ++s) {
-        momentum.fetch(b, s + kRowsAhead, h);
-        reverse.fetch(b, s, h);  // for the loop below
-        const T* v_s = momentum.value(b, s, h);
-        for (int c = 0; c < HS; ++c) inner[(s - begin) * HS + c] = v_s == nullptr ? m[c] : m[c] + double(get(v_s + c));
-        momentum.step(m, b, s, h, eta);
-    }
-    double sum = 0;
-    reverse.start(lambda, b, j, h);
-    for (int64_t s = end - 1; s >= begin; --s) {
-        if (s + 1 < sizes.S) sum += dot(lambda, inner + (s - begin) * HS, HS);
-        reverse.step(lambda, b, s, h, eta);
-    }
-    return sum;
 }
 
 template <class T, bool Pairs>
@@ -755,7 +791,12 @@ int backward(df_queue* queue, const df_attention_args* args, df_error* error) {
     pass.heads = scratch.as<A>(heads);
     if (with_momentum) {
         pass.reverse.carries.first = scratch.as<double>(reverse_carries);
-        pass.reverse.compute_carries(queue);
+        if (!pass.carries_by_head) pass.reverse.compute_carries(queue);
+    }
+    if (with_deta) {
+        pass.deta_parts = scratch.as<double>(deta_parts);
+        pass.momentum.carries.first = scratch.as<double>(carries);
+        if (!pass.chunks_in_turn) pass.momentum.compute_carries(queue, nullptr, Type<A>{});
     }
     for (int64_t r = 0; r < pass.rounds(); ++r) {
         const Round round = pass.round(r);
@@ -765,7 +806,8 @@ int backward(df_queue* queue, const df_attention_args* args, df_error* error) {
                 f(head / sizes.NKV, head % sizes.NKV, tile, worker);
             });
         };
-        for_query_tiles([&](int64_t b, int64_t kv, int64_t tile, int worker) { pass.prepare(round, b, kv, tile, memory_of(worker), at); });
+        if (pass.parts > 1)
+            for_query_tiles([&](int64_t b, int64_t kv, int64_t tile, int worker) { pass.prepare(round, b, kv, tile, memory_of(worker), at); });
         for_tasks(queue, tasks, work, [&](int64_t i, int worker) {
             const int64_t part = i % pass.parts, head = i / pass.parts;
             pass.walk(round, head / sizes.NKV, head % sizes.NKV, part, memory_of(worker), at);
@@ -785,16 +827,10 @@ int backward(df_queue* queue, const df_attention_args* args, df_error* error) {
     }
     if (!with_deta) return DF_OK;
 
-    pass.momentum.carries.first = scratch.as<double>(carries);
-    pass.momentum.compute_carries(queue, nullptr, Type<A>{});
-    double* parts = scratch.as<double>(deta_parts);
-    for_tasks(queue, sizes.B * sizes.NH * chunks, double(sizes.B * sizes.NH) * double(sizes.S) * sizes.HS, [&](int64_t i, int worker) {
-        parts[i] = pass.deta(i / chunks / sizes.NH, i / chunks % sizes.NH, i % chunks, memory_of(worker), at);
-    });
     for (int64_t h = 0; h < sizes.NH; ++h) {
         double sum = args->accumulate ? get_scalar(args->deta, h) : 0;
         for (int64_t b = 0; b < sizes.B; ++b)
-            for (int64_t j = 0; j < chunks; ++j) sum += parts[(b * sizes.NH + h) * chunks + j];
+            for (int64_t j = 0; j < chunks; ++j) sum += pass.deta_parts[(b * sizes.NH + h) * chunks + j];
         put_scalar(args->deta, h, sum);
     }
     return DF_OK;

@@ -34,34 +34,6 @@ struct Held {
     int64_t head, tiles;
 };
 
-/// Rows of memory to fetch into the L2 cache one by one, between other work: a burst of fetches waits for itself.
-class Fetches {
-public:
-    template <class T>
-    void add(const T* first, int64_t stride, int64_t n, int HS) {
-        if (n <= 0) return;
-        queued_ = now_;
-        now_ = {reinterpret_cast<const char*>(first), ptrdiff_t(stride) * ptrdiff_t(sizeof(T)), n, HS * int(sizeof(T))};
-    }
-    inline __attribute__((always_inline)) void next() {
-        if (now_.rows == 0) return;
-        for (int c = 0; c < now_.bytes; c += 64) __builtin_prefetch(now_.row + c, 0, 2);
-        now_.row += now_.stride;
-        if (--now_.rows > 0) return;
-        now_ = queued_;
-        queued_.rows = 0;
-    }
-
-private:
-    struct Rows {
-        const char* row;
-        ptrdiff_t stride;
-        int64_t rows;
-        int bytes;
-    };
-    Rows now_ = {}, queued_ = {};
-};
-
 template <class T>
 struct Forward {
     using A = Accumulate<T>;
@@ -120,12 +92,14 @@ struct Forward {
                 reinterpret_cast<bool*>(values + operand_bytes)};
     }
     void pack(int64_t b, int64_t kv, int64_t tile, char* memory, const Offsets& at) const;
-    /// Packs what the worker has not packed of a head, up to this tile.
-    void hold(int64_t b, int64_t kv, int64_t tile, char* memory, const Offsets& at) const {
+    /// Packs what the worker has not packed of a head, up to this tile. Returns whether there was any.
+    bool hold(int64_t b, int64_t kv, int64_t tile, char* memory, const Offsets& at) const {
         Held& held = *reinterpret_cast<Held*>(memory + at.held);
         const int64_t head = b * sizes.NKV + kv;
         if (held.head != head) held = {head, 0};
+        const bool any = held.tiles <= tile;
         for (; held.tiles <= tile; ++held.tiles) pack(b, kv, held.tiles, memory, at);
+        return any;
     }
     /// Own rows rounded up to whole vectors, or blocks of a split product.
     int lanes_of(int64_t rows) const { return int(round_up(lanes_for<A>(rows), splits ? 32 : 1)); }
@@ -350,15 +324,19 @@ void Forward<T>::query_blocks(int64_t b, int64_t h, int64_t t0, int64_t next_h, 
     // Fetched before the last key's turn: rows of out, and the next queries.
     Fetches fetches;
     bool fetching = false;
-    constexpr int64_t kFetched = kTile / kWeights * (kTile / kLanes<A>);  // rows, by the softmax of a tile
+    constexpr int64_t kFetched = kTile / kWeights * (kTile / kLanes<A>) * Fetches::kAtOnce;  // rows, by the softmax of a tile
     for (int64_t s0 = 0; s0 < last_visible; s0 += kTile) {
         const int wanted = int(smaller<int64_t>(kTile, last_visible - s0));
         if (!fetching && (last_visible - s0 - wanted) / kTile * used * kFetched <= 2 * (end - t0)) {
             fetching = true;
-            if (next >= 0) fetches.add(q.row(b, next, next_h), q.stride[1], smaller<int64_t>(blocks * kTile, sizes.T - next), HS);
-            fetches.add(out.row(b, t0, h), out.stride[1], end - t0, HS);
+            if (next >= 0) fetches.add(q, b, next, next_h, smaller<int64_t>(blocks * kTile, sizes.T - next), HS);
+            fetches.add(out, b, t0, h, end - t0, HS);
         }
-        if (holds) hold(b, kv, s0 / kTile, memory, at);
+        if (holds && hold(b, kv, s0 / kTile, memory, at)) {
+            const int64_t s1 = s0 + kTile, n = smaller<int64_t>(kTile, last_visible - s1);
+            fetches.add(k, b, s1, kv, n, HS);
+            fetches.add(v, b, s1, kv, n, HS);
+        }
         Rows<A> values{nullptr, 0};
         const PackedTile<A> tile = packs ? packed(b, kv, s0 / kTile, memory, at) : PackedTile<A>{};
         const Rows<A> keys = splits  ? Rows<A>{nullptr, 0}
@@ -412,12 +390,9 @@ void Forward<T>::query_blocks(int64_t b, int64_t h, int64_t t0, int64_t next_h, 
         transpose_rows(rows, HS, result, width, HS, nq);
         const int64_t t = t0 + i * kTile;
         log_sum_exps(lse_h + t, softmax[i].shift, softmax[i].sum, 1.0, nq);
-        for (int j = 0; j < nq; ++j) {
-            put_output(out.row(b, t + j, h), attn ? attn.row(b, t + j, h) : nullptr, rows + j * HS, m, HS);
-            if (m == nullptr || t + j + 1 >= end) continue;
-            momentum.fetch(b, sizes.position(t + j + kRowsAhead), h);
-            momentum.step(m, b, sizes.position(t + j), h, eta);
-        }
+        for (int j = 0; j < nq && attn; ++j) put_row(attn.row(b, t + j, h), rows + j * HS, HS);
+        if (m != nullptr) momentum.add(rows, nq, m, b, sizes.position(t), h, eta);
+        for (int j = 0; j < nq; ++j) put_row(out.row(b, t + j, h), rows + j * HS, HS);
     }
 }
 
@@ -480,7 +455,9 @@ void Forward<T>::lone_query(int64_t b, int64_t h, char* memory, const Offsets& a
     const double eta = momentum.eta_view == nullptr ? 0 : momentum.eta(h);
     double* m = eta == 0 ? nullptr : reinterpret_cast<double*>(memory + at.m);
     if (m != nullptr) momentum.start(m, b, sizes.position(0), h, eta);
-    put_output(out.row(b, 0, h), attn ? attn.row(b, 0, h) : nullptr, row, m, HS);
+    if (attn) put_row(attn.row(b, 0, h), row, HS);
+    for (int c = 0; c < HS && m != nullptr; ++c) row[c] = A(double(row[c]) + m[c]);
+    put_row(out.row(b, 0, h), row, HS);
 }
 
 template <class T>

@@ -179,11 +179,11 @@ struct ForwardBf16 {
             scores = layout.add<float>(kStrip * kTile);               // [kTile / 16][16][16]
             weights = layout.add<bf16>(kStrip * pass.most_waiting);   // [most_waiting / 32][16][32]
             values = layout.add<bf16>(kTile * rows);                  // of a tile, without Inf and NaN
-            row = layout.add<float>(rows);
+            out = layout.add<float>(kStrip * rows);                   // [kStrip][HS]
             m = layout.add<double>(with_momentum ? rows : 0);
             bytes = layout.bytes();
         }
-        size_t own, total, part, scores, weights, values, row, m, bytes;
+        size_t own, total, part, scores, weights, values, out, m, bytes;
     };
 
     void pack(int64_t b, int64_t kv, int64_t tile) const;
@@ -372,7 +372,7 @@ void ForwardBf16::query_strips(int64_t b, int64_t h, int64_t t0, char* memory, c
             strip[i].end_chunk();
         }
 
-    float* const row = floats(memory, at.row);
+    float* const rows = floats(memory, at.out);
     const double eta = momentum.eta_view == nullptr ? 0 : momentum.eta(h);
     double* m = eta == 0 ? nullptr : reinterpret_cast<double*>(memory + at.m);
     if (m != nullptr) momentum.start(m, b, sizes.position(t0), h, eta);
@@ -381,17 +381,12 @@ void ForwardBf16::query_strips(int64_t b, int64_t h, int64_t t0, char* memory, c
         log_sum_exps(lse.head(b, h) + t, strip[i].shift, strip[i].sum, scale.magnitude / double(float(scale.magnitude * kLog2E)), queries_of(i));
         for (int j = 0; j < queries_of(i); ++j) {
             const float sum = float(strip[i].sum[j]), inverse = 1 / sum;
-            for (int c = 0; c < packed.rows; c += kStrip)
-                store(row + c, sum == 0 ? Vec<float>{} : load(total(i) + c * kStrip + j * kStrip) * inverse);
-            bf16* const attn_j = attn ? attn.row(b, t + j, h) : nullptr;
-            if (m == nullptr) {
-                round_row(out.row(b, t + j, h), row, HS);
-                if (attn_j != nullptr) round_row(attn_j, row, HS);
-            } else {
-                put_output(out.row(b, t + j, h), attn_j, row, m, HS);
-                if (t + j + 1 < end) momentum.step(m, b, sizes.position(t + j), h, eta);
-            }
+            for (int c = 0; c < packed.rows; c += kStrip)  // what lies beyond the row is the next one's place
+                store(rows + j * HS + c, sum == 0 ? Vec<float>{} : load(total(i) + c * kStrip + j * kStrip) * inverse);
         }
+        for (int j = 0; j < queries_of(i) && attn; ++j) round_row(attn.row(b, t + j, h), rows + j * HS, HS);
+        if (m != nullptr) momentum.add(rows, queries_of(i), m, b, sizes.position(t), h, eta);
+        for (int j = 0; j < queries_of(i); ++j) round_row(out.row(b, t + j, h), rows + j * HS, HS);
     }
 }
 

@@ -155,6 +155,39 @@ inline void fetch_row(const Heads<T>& x, int64_t b, int64_t t, int64_t h, int64_
     if (begin <= t && t < end) prefetch_rows(x.row(b, t, h), 0, 1, HS);
 }
 
+/// Rows of memory to fetch into the L2 cache a few at a time, between other work: a burst of fetches waits for itself.
+class Fetches {
+public:
+    static constexpr int kAtOnce = 4;  // rows
+
+    template <class T>
+    void add(const Heads<T>& x, int64_t b, int64_t t, int64_t h, int64_t n, int HS) {
+        if (n <= 0 || waiting_ == kMost) return;
+        queue_[waiting_++] = {reinterpret_cast<const char*>(x.row(b, t, h)), ptrdiff_t(x.stride[1]) * ptrdiff_t(sizeof(T)), n, HS * int(sizeof(T))};
+    }
+    inline __attribute__((always_inline)) void next() {
+        for (int i = 0; i < kAtOnce && waiting_ > 0; ++i) {
+            Rows& now = queue_[0];
+            for (int c = 0; c < now.bytes; c += 64) __builtin_prefetch(now.row + c, 0, 2);
+            now.row += now.stride;
+            if (--now.rows > 0) continue;
+            --waiting_;
+            for (int j = 0; j < waiting_; ++j) queue_[j] = queue_[j + 1];
+        }
+    }
+
+private:
+    struct Rows {
+        const char* row;
+        ptrdiff_t stride;
+        int64_t rows;
+        int bytes;
+    };
+    static constexpr int kMost = 8;
+    Rows queue_[kMost] = {};
+    int waiting_ = 0;
+};
+
 /// to[c] = from[c], rounded.
 template <class T, class A>
 inline void put_row(T* to, const A* from, int n) {
@@ -447,19 +480,6 @@ void log_sum_exps(A* lse, const A* shift, const double* sum, double unit, int n)
             lse[i + j] = ordinary ? A(shift_ij + logs[j]) : log_sum_exp<A>(shift_ij, sum[i + j]);
         }
     }
-}
-
-/// One row of the attention part (null: not wanted), and of the output: that plus m (null: nothing is added).
-template <class T, class A>
-void put_output(T* out, T* attn, const A* row, const double* m, int HS) {
-    if (m == nullptr) {
-        put_row(out, row, HS);
-    } else {
-        A sum[256];
-        for (int c = 0; c < HS; ++c) sum[c] = A(double(row[c]) + m[c]);
-        put_row(out, sum, HS);
-    }
-    if (attn != nullptr) put_row(attn, row, HS);
 }
 
 /// attention_forward in bfloat16 where the processor multiplies it, for a scale whose product with log2 e is neither 0 nor infinite.

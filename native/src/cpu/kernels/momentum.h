@@ -29,24 +29,30 @@ inline void put_scalar(const df_view* v, int64_t i, double x) {
     }
 }
 
-/// m <- eta (m + v). v null: a position without a value.
-template <class T>
-inline void momentum_step(double* __restrict m, const T* __restrict v, double eta, int HS) {
-    if (v == nullptr) {
-        for (int c = 0; c < HS; ++c) m[c] *= eta;
-    } else {
-        for (int c = 0; c < HS; ++c) m[c] = eta * (m[c] + double(get(v + c)));
-    }
+/// Channels that a recurrence follows at once, in registers: count times V, a double or a vector of them.
+template <class V, int N>
+struct Channels {
+    using Vector = V;
+    static constexpr int count = N, lanes = int(sizeof(V) / sizeof(double));
+};
+constexpr int kStates = 4;
+/// f(Channels, c) for all channels c of HS.
+template <class F>
+inline __attribute__((always_inline)) void by_channels(int HS, F&& f) {
+    int c = 0;
+    for (; c + kStates * kLanes<double> <= HS; c += kStates * kLanes<double>) f(Channels<Vec<double>, kStates>{}, c);
+    for (; c + kLanes<double> <= HS; c += kLanes<double>) f(Channels<Vec<double>, 1>{}, c);
+    for (; c < HS; ++c) f(Channels<double, 1>{}, c);
 }
-/// lambda <- dout + eta lambda. dout null: a position without a query.
-template <class T>
-inline void lambda_step(double* __restrict lambda, const T* __restrict dout, double eta, int HS) {
-    if (dout == nullptr) {
-        for (int c = 0; c < HS; ++c) lambda[c] *= eta;
-    } else {
-        for (int c = 0; c < HS; ++c) lambda[c] = double(get(dout + c)) + eta * lambda[c];
-    }
+template <class V, class T>
+inline V load_as(const T* p) {
+    if constexpr (sizeof(V) == sizeof(double)) return double(get(p));
+    else return load_doubles(p);
 }
+template <class T>
+inline void store_as(T* p, double x) { put(p, x); }
+template <class T>
+inline void store_as(T* p, Vec<double> x) { store_doubles(p, x); }
 
 /// One vector per (b, query head, chunk boundary), in scratch: (B,NH,chunks+1,HS).
 struct ChunkCarries {
@@ -69,9 +75,36 @@ struct Momentum {
     /// v_s where it counts, else null.
     const T* value(int64_t b, int64_t s, int64_t h) const { return s < sizes.length(b) ? v.row(b, s, h / sizes.group) : nullptr; }
     void fetch(int64_t b, int64_t s, int64_t h) const { fetch_row(v, b, s, h / sizes.group, 0, sizes.length(b), sizes.HS); }
-    /// m_s becomes m_{s+1}. Before position 0 there is nothing to sum.
-    void step(double* m, int64_t b, int64_t s, int64_t h, double eta_h) const {
-        if (s >= 0) momentum_step(m, value(b, s, h), eta_h, sizes.HS);
+    /// m = m_begin becomes m_end. each(m_s, m_s + v_s, s, c): channels from c on before each step.
+    template <class Each>
+    inline __attribute__((always_inline)) void follow(double* m, int64_t b, int64_t begin, int64_t end, int64_t h, double eta_h, Each&& each) const {
+        by_channels(sizes.HS, [&](auto channels, int c) __attribute__((always_inline)) {
+            using V = typename decltype(channels)::Vector;
+            constexpr int kCount = decltype(channels)::count, kStep = decltype(channels)::lanes;
+            V state[kCount];
+            for (int i = 0; i < kCount; ++i) state[i] = load_as<V>(m + c + i * kStep);
+            for (int64_t s = begin; s < end; ++s) {
+                if (c == 0) fetch(b, s + kRowsAhead, h);
+                const T* const v_s = s < 0 ? nullptr : value(b, s, h);  // before position 0 there is nothing to sum
+                for (int i = 0; i < kCount; ++i) {
+                    const V inner = v_s == nullptr ? state[i] : state[i] + load_as<V>(v_s + c + i * kStep);
+                    each(state[i], inner, s, c + i * kStep);
+                    state[i] = eta_h * inner;
+                }
+            }
+            for (int i = 0; i < kCount; ++i) store_as(m + c + i * kStep, state[i]);
+        });
+    }
+    void follow(double* m, int64_t b, int64_t begin, int64_t end, int64_t h, double eta_h) const {
+        follow(m, b, begin, end, h, eta_h, [](auto, auto, int64_t, int) {});
+    }
+    /// rows [n][HS] += m_p, m_{p+1}, ...; m = m_p becomes m_{p+n}.
+    template <class A>
+    void add(A* rows, int n, double* m, int64_t b, int64_t p, int64_t h, double eta_h) const {
+        follow(m, b, p, p + n, h, eta_h, [&](auto m_s, auto, int64_t s, int c) __attribute__((always_inline)) {
+            A* const x = rows + (s - p) * sizes.HS + c;
+            store_as(x, load_as<decltype(m_s)>(x) + m_s);
+        });
     }
     /// m = m_p.
     void start(double* m, int64_t b, int64_t p, int64_t h, double eta_h) const {
@@ -81,7 +114,7 @@ struct Momentum {
         }
         const int64_t j = (p - carries.base) / kChunk;
         __builtin_memcpy(m, carries.at(b, h, j), size_t(sizes.HS) * sizeof(double));
-        for (int64_t s = carries.chunk_begin(j); s < p; ++s) step(m, b, s, h, eta_h);
+        follow(m, b, carries.chunk_begin(j), p, h, eta_h);
     }
 
     /// Fills the carries. state_in (B,NH,HS) may be null.
@@ -91,13 +124,9 @@ struct Momentum {
         const double work = double(sizes.B) * double(sizes.NH) * double(to.end - to.base) * sizes.HS;
         for_tasks(queue, sizes.B * sizes.NH * to.chunks, work, [&](int64_t i, int) {
             const int64_t j = i % to.chunks, h = i / to.chunks % sizes.NH, b = i / to.chunks / sizes.NH;
-            const double eta_h = eta(h);
             double* m = to.at(b, h, j + 1);
             for (int c = 0; c < sizes.HS; ++c) m[c] = 0;
-            for (int64_t s = to.chunk_begin(j); s < to.chunk_end(j); ++s) {
-                fetch(b, s + kRowsAhead, h);
-                step(m, b, s, h, eta_h);
-            }
+            follow(m, b, to.chunk_begin(j), to.chunk_end(j), h, eta(h));
         });
         for_tasks(queue, sizes.B * sizes.NH, work / kChunk, [&](int64_t i, int) {
             const int64_t h = i % sizes.NH, b = i / sizes.NH;
@@ -141,36 +170,48 @@ struct ReverseMomentum {
         return t >= 0 && t < sizes.T ? dout.row(b, t, h) : nullptr;
     }
     void fetch(int64_t b, int64_t p, int64_t h) const { fetch_row(dout, b, p - (sizes.S - sizes.T), h, 0, sizes.T, sizes.HS); }
-    /// lambda_{p+1} becomes lambda_p.
-    void step(double* lambda, int64_t b, int64_t p, int64_t h, double eta_h) const {
-        lambda_step(lambda, gradient(b, p, h), eta_h, sizes.HS);
-    }
-    /// lambda at the end of chunk j.
-    void start(double* lambda, int64_t b, int64_t j, int64_t h) const {
-        __builtin_memcpy(lambda, carries.at(b, h, j + 1), size_t(sizes.HS) * sizeof(double));
+    /// lambda = lambda_end becomes lambda_begin. each(lambda_{p+1}, p, c, i): channels from c on, the i-th of several, before each step.
+    template <class Each>
+    inline __attribute__((always_inline)) void follow(double* lambda, int64_t b, int64_t begin, int64_t end, int64_t h, double eta_h, Each&& each) const {
+        by_channels(sizes.HS, [&](auto channels, int c) __attribute__((always_inline)) {
+            using V = typename decltype(channels)::Vector;
+            constexpr int kCount = decltype(channels)::count, kStep = decltype(channels)::lanes;
+            V state[kCount];
+            for (int i = 0; i < kCount; ++i) state[i] = load_as<V>(lambda + c + i * kStep);
+            for (int64_t p = end - 1; p >= begin; --p) {
+                if (c == 0) fetch(b, p - kRowsAhead, h);
+                const T* const dout_p = gradient(b, p, h);
+                for (int i = 0; i < kCount; ++i) {
+                    each(state[i], p, c + i * kStep, i);
+                    state[i] = dout_p == nullptr ? eta_h * state[i] : load_as<V>(dout_p + c + i * kStep) + eta_h * state[i];
+                }
+            }
+            for (int i = 0; i < kCount; ++i) store_as(lambda + c + i * kStep, state[i]);
+        });
     }
 
+    /// Carry j of what chunk j's gradients add.
+    void chunk_carry(int64_t b, int64_t h, int64_t j) const {
+        double* lambda = carries.at(b, h, j);
+        for (int c = 0; c < sizes.HS; ++c) lambda[c] = 0;
+        follow(lambda, b, carries.chunk_begin(j), carries.chunk_end(j), h, eta(h), [](auto, int64_t, int, int) {});
+    }
+    /// The carries of a head, from what each chunk's gradients add.
+    void join_carries(int64_t b, int64_t h) const {
+        const double decay = pow(eta(h), kChunk);
+        for (int c = 0; c < sizes.HS; ++c) carries.at(b, h, carries.chunks)[c] = 0;
+        for (int64_t j = carries.chunks - 1; j >= 0; --j) {
+            double* lambda = carries.at(b, h, j);
+            for (int c = 0; c < sizes.HS; ++c) lambda[c] += decay * carries.at(b, h, j + 1)[c];
+        }
+    }
     void compute_carries(df_queue* queue) const {
         const ChunkCarries& to = carries;
         const double work = double(sizes.B) * double(sizes.NH) * double(to.end) * sizes.HS;
-        for_tasks(queue, sizes.B * sizes.NH * (to.chunks + 1), work, [&](int64_t i, int) {
-            const int64_t j = i % (to.chunks + 1), h = i / (to.chunks + 1) % sizes.NH, b = i / (to.chunks + 1) / sizes.NH;
-            const double eta_h = eta(h);
-            double* lambda = to.at(b, h, j);
-            for (int c = 0; c < sizes.HS; ++c) lambda[c] = 0;
-            for (int64_t p = to.chunk_end(j) - 1; p >= to.chunk_begin(j); --p) {
-                fetch(b, p - kRowsAhead, h);
-                step(lambda, b, p, h, eta_h);
-            }
+        for_tasks(queue, sizes.B * sizes.NH * to.chunks, work, [&](int64_t i, int) {
+            chunk_carry(i / to.chunks / sizes.NH, i / to.chunks % sizes.NH, i % to.chunks);
         });
-        for_tasks(queue, sizes.B * sizes.NH, work / kChunk, [&](int64_t i, int) {
-            const int64_t h = i % sizes.NH, b = i / sizes.NH;
-            const double decay = pow(eta(h), kChunk);
-            for (int64_t j = to.chunks - 1; j >= 0; --j) {
-                double* lambda = to.at(b, h, j);
-                for (int c = 0; c < sizes.HS; ++c) lambda[c] += decay * to.at(b, h, j + 1)[c];
-            }
-        });
+        for_tasks(queue, sizes.B * sizes.NH, work / kChunk, [&](int64_t i, int) { join_carries(i / sizes.NH, i % sizes.NH); });
     }
 
     const AttentionSizes& sizes;
