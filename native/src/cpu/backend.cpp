@@ -83,7 +83,9 @@ bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf
 
 /// Tile registers, and the kernel's leave to use them, which holds for the whole process (Linux, Documentation/arch/x86/xstate.rst).
 bool has_amx() {
-#if defined(__linux__)
+#if defined(DF_EMULATED_TILES)
+    return has_avx512_bf16();  // whose roundings the level uses, too
+#elif defined(__linux__)
     static const bool granted = [] {
         constexpr int kRequestPermission = 0x1023, kTileData = 18;
         unsigned a = 0, b = 0, c = 0, d = 0;

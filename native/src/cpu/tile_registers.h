@@ -1,6 +1,9 @@
 // The tile registers of AMX and their four instructions.
 #pragma once
 
+#if defined(DF_EMULATED_TILES)
+#include "cpu/emulated_tiles.h"
+#else
 #include "cpu/simd.h"
 
 namespace dualform::cpu::DF_ISA {
@@ -50,3 +53,5 @@ public:
 #endif
 
 }  // namespace dualform::cpu::DF_ISA
+
+#endif
