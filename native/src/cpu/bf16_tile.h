@@ -251,7 +251,8 @@ struct Word {
     bf16 half[2];
 };
 
-/// to[c][r] = from[r][c] for 32-bit words: rows x cols becomes cols x rows. In squares of four.
+/// to[c][r] = from[r][c] for 32-bit words: rows x cols becomes cols x rows. In squares of four, two of them below each other where vectors are
+/// long enough.
 template <class W>
 inline void transpose_words(W* to, ptrdiff_t to_stride, const W* from, ptrdiff_t from_stride, int rows, int cols) {
     static_assert(sizeof(W) == 4, "a word has 32 bits");
@@ -259,6 +260,35 @@ inline void transpose_words(W* to, ptrdiff_t to_stride, const W* from, ptrdiff_t
     typedef int32_t Picks __attribute__((vector_size(16)));
     const Picks low = {0, 4, 1, 5}, high = {2, 6, 3, 7}, first = {0, 1, 4, 5}, second = {2, 3, 6, 7};
     int r = 0;
+#if defined(__AVX2__)
+    typedef uint32_t Pair __attribute__((vector_size(32)));
+    typedef int32_t PairPicks __attribute__((vector_size(32)));
+    const PairPicks lows = {0, 8, 1, 9, 4, 12, 5, 13}, highs = {2, 10, 3, 11, 6, 14, 7, 15};
+    const PairPicks firsts = {0, 1, 8, 9, 4, 5, 12, 13}, seconds = {2, 3, 10, 11, 6, 7, 14, 15};
+    for (; r + 8 <= rows; r += 8) {
+        const W* f = from + r * from_stride;
+        int c = 0;
+        for (; c + 4 <= cols; c += 4) {
+            const auto rows_at = [&](int i) {  // i and i + 4; by one instruction, for which gcc 12 has a detour
+                typedef int Ints __attribute__((vector_size(16)));
+                Ints upper, lower;
+                __builtin_memcpy(&upper, f + i * from_stride + c, sizeof upper);
+                __builtin_memcpy(&lower, f + (i + 4) * from_stride + c, sizeof lower);
+                return bit_cast<Pair>(__builtin_ia32_vinsertf128_si256(__builtin_ia32_si256_si(upper), lower, 1));
+            };
+            const auto put_column = [&](int i, Pair x) { __builtin_memcpy(to + (c + i) * to_stride + r, &x, sizeof x); };
+            const Pair x0 = rows_at(0), x1 = rows_at(1), x2 = rows_at(2), x3 = rows_at(3);
+            const Pair a = __builtin_shuffle(x0, x1, lows), b = __builtin_shuffle(x2, x3, lows);
+            const Pair d = __builtin_shuffle(x0, x1, highs), e = __builtin_shuffle(x2, x3, highs);
+            put_column(0, __builtin_shuffle(a, b, firsts));
+            put_column(1, __builtin_shuffle(a, b, seconds));
+            put_column(2, __builtin_shuffle(d, e, firsts));
+            put_column(3, __builtin_shuffle(d, e, seconds));
+        }
+        for (; c < cols; ++c)
+            for (int i = 0; i < 8; ++i) __builtin_memcpy(to + c * to_stride + r + i, f + i * from_stride + c, sizeof *to);
+    }
+#endif
     for (; r + 4 <= rows; r += 4) {
         const W* f = from + r * from_stride;
         int c = 0;
