@@ -319,7 +319,7 @@ def main():
         mine, peer = [], []
         for _ in range(options.rounds):
             if not options.peer_only:
-                mine.append(ours(options.dualform, name, shape, dtype, timed, options.threads, options.seconds))
+                mine.append(ours(options.dualform.resolve(), name, shape, dtype, timed, options.threads, options.seconds))
             peer.append(sample(run, options.seconds))
         row = {"op": name, "shape": sizes, "dtype": dtype, "pass": timed, "threads": options.threads,
                "peer_median_ms": 1e3 * statistics.median(median for median, _ in peer),
