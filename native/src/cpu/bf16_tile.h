@@ -271,10 +271,10 @@ inline void transpose_words(W* to, ptrdiff_t to_stride, const W* from, ptrdiff_t
         for (; c + 4 <= cols; c += 4) {
             const auto rows_at = [&](int i) {  // i and i + 4; by one instruction, for which gcc 12 has a detour
                 typedef int Ints __attribute__((vector_size(16)));
-                Ints upper, lower;
-                __builtin_memcpy(&upper, f + i * from_stride + c, sizeof upper);
-                __builtin_memcpy(&lower, f + (i + 4) * from_stride + c, sizeof lower);
-                return bit_cast<Pair>(__builtin_ia32_vinsertf128_si256(__builtin_ia32_si256_si(upper), lower, 1));
+                Ints near, far;
+                __builtin_memcpy(&near, f + i * from_stride + c, sizeof near);
+                __builtin_memcpy(&far, f + (i + 4) * from_stride + c, sizeof far);
+                return bit_cast<Pair>(__builtin_ia32_vinsertf128_si256(__builtin_ia32_si256_si(near), far, 1));
             };
             const auto put_column = [&](int i, Pair x) { __builtin_memcpy(to + (c + i) * to_stride + r, &x, sizeof x); };
             const Pair x0 = rows_at(0), x1 = rows_at(1), x2 = rows_at(2), x3 = rows_at(3);

@@ -2,7 +2,7 @@
 #pragma once
 
 #if defined(DF_EMULATED_TILES)
-#include "cpu/emulated_tiles.h"
+#include "emulated/tiles.h"
 #else
 #include "cpu/simd.h"
 

@@ -96,13 +96,12 @@ struct Backward {
         with_momentum = args->eta != nullptr;
         parts = 1;
         while (heads * parts < kTasks && 2 * parts <= key_blocks && head_work / double(2 * parts) >= kSplitWork) parts *= 2;
-        chunks_in_turn = parts == 1;
-        carries_by_head = parts == 1 && rounds() == 1 && sizes.T == sizes.S;
+        carries_by_head = with_momentum && parts == 1 && rounds() == 1 && sizes.T == sizes.S;
     }
 
     /// A worker's scratch. width: lanes of a block of keys; channels: HS rounded up to whole vectors.
     struct Offsets {
-        Offsets(const Backward& pass, bool with_momentum) {
+        explicit Offsets(const Backward& pass) {
             Layout layout;
             const AttentionSizes& sizes = pass.sizes;
             const int64_t width = pass.width, channels = pass.channels, depth = pass.packed.depth;
@@ -126,11 +125,10 @@ struct Backward {
             split_ds = layout.add<bf16>(split_scores);
             split_ds_rows = layout.add<bf16>(split_scores);
             split_out = layout.add<bf16>(pass.splits ? split_elements(split_tile::kBlock, sizes.HS) : 0);
-            for (size_t& offset : chunk) offset = layout.add<double>(with_momentum ? kChunk * sizes.HS : 0);  // [kChunk][HS]
-            carry = layout.add<double>(with_momentum ? sizes.HS : 0);                                          // [HS]
+            for (size_t& offset : chunk) offset = layout.add<double>(pass.with_momentum ? kChunk * kMostVectors * kLanes<double> : 0);  // [kChunk][channels at once]
             bytes = layout.bytes();
         }
-        size_t own[2], keys, part[2], total[2], scores, dscores, pairs[2], dscore_rows, rows[2], copy, block, dq[2], streamed[2], chunk[2], carry, bytes;
+        size_t own[2], keys, part[2], total[2], scores, dscores, pairs[2], dscore_rows, rows[2], copy, block, dq[2], streamed[2], chunk[2], bytes;
         size_t split_own[3], split_p, split_ds, split_ds_rows, split_out;  // split_own: keys, values, and keys by channels
     };
 
@@ -171,7 +169,7 @@ struct Backward {
                       const Offsets& at, FoldedSum<A>& sum_dk, FoldedSum<A>& sum_dv) const;
     void write_keys(int64_t b, int64_t kv, int64_t s0, int n, const A* result_dk, const A* result_dv, char* memory, const Offsets& at) const;
     void write_queries(int64_t b, int64_t h, int64_t t0, int64_t t1, A* sum) const;
-    bool momentum_chunk(int64_t b, int64_t kv, int64_t j, int n, char* memory, const Offsets& at) const;
+    void momentum_chunk(int64_t b, int64_t kv, int64_t j, int n, A* rows, char* memory, const Offsets& at) const;
     void gather(const Round& round, int64_t b, int64_t kv, int64_t tile, char* memory, const Offsets& at) const;
     A* array(char* memory, size_t offset) const { return reinterpret_cast<A*>(memory + offset); }
     bf16* halves(char* memory, size_t offset) const { return reinterpret_cast<bf16*>(memory + offset); }
@@ -195,7 +193,6 @@ struct Backward {
     int channels, width;
     int64_t key_blocks, parts;
     bool with_momentum;
-    bool chunks_in_turn;    // each walk passes all chunks of its head in order, and takes m along
     bool carries_by_head;   // of lambda: each walk makes those of its head, whose chunks are the tiles; otherwise they are there before
     bool tiles = false;     // Pairs: on AMX tiles
     A* delta = nullptr;     // (B,NH,T) dout_t . (attention part of out_t)
@@ -410,29 +407,28 @@ void Backward<T, Pairs>::queries_past(const Round& round, int64_t b, int64_t kv,
     bf16 *p_pairs = halves(memory, at.pairs[0]), *ds_pairs = halves(memory, at.pairs[1]), *ds_rows = halves(memory, at.dscore_rows);
     Seen<A> seen;
     bool dead[kTile];
-    // Fetched ahead: queries that are gathered next, and before the last tile's turn rows to be written and the next block of keys.
+    // Fetched ahead: the queries that are gathered next; with the last four tiles, rows of dk and dv and the next block of keys and
+    // values, or, where there is none, dq.
     Fetches fetches;
-    bool fetching = false;
-    constexpr int64_t kFetched = kTile / kFetchSteps * (kTile / kLanes<A>) * Fetches::kAtOnce;  // rows, by a tile
+    int fetched = 0;
+    const int64_t s1 = s0 + parts * kTile, next_keys = smaller<int64_t>(kTile, sizes.length(b) - s1), written = round.last ? n : 0;
+    constexpr int64_t kSteps = kTile / kFetchSteps * (kTile / kLanes<A>);  // of a tile
     for (int64_t t0 = first_query(round, s0); t0 < round.t1; t0 += kTile) {
         const int nq = int(smaller<int64_t>(kTile, round.t1 - t0));
         if ((t0 - round.t0) / kTile >= gathered) {
             for (; gathered <= (t0 - round.t0) / kTile; ++gathered) gather(round, b, kv, gathered, memory, at);
             const int64_t t1 = t0 + kTile, ahead = smaller<int64_t>(kTile, round.t1 - t1);
+            fetches.clear();
             fetches.add(q, b, t1, h, ahead, HS);
             fetches.add(dout, b, t1, h, ahead, HS);
             if (parts == 1) fetches.add(out, b, t1, h, ahead, HS);
         }
-        if (!fetching && (round.t1 - t0) / kTile * kFetched <= 4 * kTile) {
-            fetching = true;
-            const int64_t s1 = s0 + parts * kTile, ahead = smaller<int64_t>(kTile, sizes.length(b) - s1);
-            if (round.last) {
-                fetches.add(dk, b, s0, kv, n, HS);
-                fetches.add(dv, b, s0, kv, n, HS);
-            }
-            fetches.add(k, b, s1, kv, ahead, HS);
-            fetches.add(v, b, s1, kv, ahead, HS);
+        for (; fetched < 4 && round.t1 - t0 <= (4 - fetched) * kTile; ++fetched) {
+            if (fetched < 2) fetches.add(fetched == 0 ? dk : dv, b, s0, kv, written, HS);
+            else if (next_keys > 0) fetches.add(fetched == 2 ? k : v, b, s1, kv, next_keys, HS);
+            else if (fetched == 2 && parts == 1) fetches.add(dq, b, round.t0, h, smaller<int64_t>(2 * kTile, round.t1 - round.t0), HS);
         }
+        fetches.spread(kSteps);
         const A *lse_t = lse.head(b, h) + t0, *delta_t = delta_of(b, h) + t0;
         const bool diagonal = sizes.causal && s0 + n - 1 > sizes.position(t0);
         bool any_dead = false;
@@ -562,11 +558,9 @@ void Backward<T, Pairs>::write_keys(int64_t b, int64_t kv, int64_t s0, int n, co
         put_row(dk.row(b, s0 + i, kv), rows + i * HS, HS);
     }
     transpose_rows(rows, HS, result_dv, width, HS, n);
-    const bool add_momentum = with_momentum && momentum_chunk(b, kv, s0 / kChunk, n, memory, at);
-    const double* extra = doubles(memory, at.chunk[0]);
+    if (with_momentum) momentum_chunk(b, kv, s0 / kChunk, n, rows, memory, at);
     for (int i = 0; i < n; ++i) {
         fetch_row(dv, b, s0 + i + kRowsAhead, kv, s0, s0 + n, HS);
-        for (int c = 0; c < HS && add_momentum; ++c) rows[i * HS + c] = A(double(rows[i * HS + c]) + extra[i * HS + c]);
         put_row(dv.row(b, s0 + i, kv), rows + i * HS, HS);
     }
 }
@@ -623,14 +617,14 @@ void Backward<T, Pairs>::split_block(int64_t b, int64_t kv, int64_t s0, int n, O
     }
 }
 
-/// What a walk needs of a tile of queries, in turn from the first tile on: the rows, one after another, as all blocks of keys read them, and
-/// what is not there yet of the rest.
+/// What a walk needs of a tile of queries, in turn from the first tile on: the rows, one after another, as all blocks of keys read them; delta
+/// and packs, unless tasks of their own made them; and lambda's carries.
 template <class T, bool Pairs>
 void Backward<T, Pairs>::gather(const Round& round, int64_t b, int64_t kv, int64_t tile, char* memory, const Offsets& at) const {
     const int HS = sizes.HS;
     const int64_t h = kv * sizes.group + round.member, t0 = round.t0 + tile * kTile;
     if (parts == 1) prepare(round, b, kv, tile, memory, at);
-    if (with_momentum && carries_by_head) {
+    if (carries_by_head) {
         reverse.chunk_carry(b, h, tile);
         if (tile + 1 == reverse.carries.chunks) reverse.join_carries(b, h);
     }
@@ -671,7 +665,7 @@ void Backward<T, Pairs>::walk(const Round& round, int64_t b, int64_t kv, int64_t
             }
         if (n == 0) {
             gather_rest();
-            if (with_momentum && round.last) momentum_chunk(b, kv, block, 0, memory, at);
+            if (deta_parts != nullptr && round.last) momentum_chunk(b, kv, block, 0, nullptr, memory, at);
             continue;
         }
         const int64_t elements = int64_t(Pairs ? packed.rows : HS) * width;
@@ -716,43 +710,51 @@ void Backward<T, Pairs>::walk(const Round& round, int64_t b, int64_t kv, int64_t
     if (parts == 1) write_queries(b, h, round.t0, round.t1, result);
 }
 
-/// Chunk j in the momentum term's gradients: chunk[0] = what its first n values get, eta lambda_{s+1} over the head group; and the chunk's shares
-/// of deta, the sums of lambda_{s+1} . (m_s + v_s) over its positions s. False: the values get nothing, every eta of the group is 0.
+/// Chunk j in the momentum term's gradients: rows [n][HS], of its first n values' dv, += eta lambda_{s+1}, summed over the head group; and the
+/// chunk's shares of deta, the sums of lambda_{s+1} . (m_s + v_s) over its positions s. A walk of all chunks takes m along, from carry to carry;
+/// where a head is split, they are there before.
 template <class T, bool Pairs>
-bool Backward<T, Pairs>::momentum_chunk(int64_t b, int64_t kv, int64_t j, int n, char* memory, const Offsets& at) const {
+void Backward<T, Pairs>::momentum_chunk(int64_t b, int64_t kv, int64_t j, int n, A* rows, char* memory, const Offsets& at) const {
     const int HS = sizes.HS;
+    const bool with_deta = deta_parts != nullptr;
     const int64_t begin = momentum.carries.chunk_begin(j), end = momentum.carries.chunk_end(j);
-    double *sum = doubles(memory, at.chunk[0]), *inner = doubles(memory, at.chunk[1]), *carry = doubles(memory, at.carry);
-    bool any = false;
-    for (int64_t h = kv * sizes.group; h < (kv + 1) * sizes.group; ++h) {
-        const double eta = momentum.eta(h);
-        if (eta == 0 && deta_parts == nullptr) continue;
-        if (deta_parts != nullptr) {
-            double* const m = momentum.carries.at(b, h, j);
-            if (chunks_in_turn && j == 0) __builtin_memset(m, 0, size_t(HS) * sizeof(double));
-            __builtin_memcpy(carry, m, size_t(HS) * sizeof(double));
-            momentum.follow(carry, b, begin, end, h, eta,
-                            [&](auto, auto inner_s, int64_t s, int c) __attribute__((always_inline)) { store_as(inner + (s - begin) * HS + c, inner_s); });
-            if (chunks_in_turn) __builtin_memcpy(momentum.carries.at(b, h, j + 1), carry, size_t(HS) * sizeof(double));
-        }
-        __builtin_memcpy(carry, reverse.carries.at(b, h, j + 1), size_t(HS) * sizeof(double));
-        const int64_t values_end = eta == 0 ? begin : begin + n, inner_end = deta_parts == nullptr ? begin : smaller(end, sizes.S - 1);
-        Vec<double> shares[kStates] = {};
-        double share = 0;
-        reverse.follow(carry, b, begin, end, h, eta, [&](auto lambda, int64_t s, int c, int i) __attribute__((always_inline)) {
-            const int64_t at_s = (s - begin) * HS + c;
-            if (s < inner_end) {
-                const auto product = lambda * load_as<decltype(lambda)>(inner + at_s);
-                if constexpr (sizeof(lambda) == sizeof(double)) share += product;
-                else shares[i] += product;
+    double *sum = doubles(memory, at.chunk[0]), *inner = doubles(memory, at.chunk[1]);  // of the channels at hand
+    const auto share_of = [&](int64_t h) -> double& { return deta_parts[(b * sizes.NH + h) * momentum.carries.chunks + j]; };
+    for (int64_t h = kv * sizes.group; h < (kv + 1) * sizes.group && with_deta; ++h) share_of(h) = 0;
+    by_channels(HS, [&](auto zeros, int c) __attribute__((always_inline)) {
+        using Group = decltype(zeros);
+        using V = typename Group::Vector;
+        const auto place = [&](double* of_chunk, int64_t s, int i) { return of_chunk + (s - begin) * Group::kWidth + i * Group::kStep; };
+        bool any = false;
+        for (int64_t h = kv * sizes.group; h < (kv + 1) * sizes.group; ++h) {
+            const double eta = momentum.eta(h);
+            if (eta == 0 && !with_deta) continue;
+            if (with_deta) {
+                Group m = {};
+                if (parts > 1 || j > 0) m.load(momentum.carries.at(b, h, j) + c);
+                momentum.follow(m, c, b, begin, end, h, eta,
+                                [&](auto, V inner_s, int64_t s, int i) __attribute__((always_inline)) { store_as(place(inner, s, i), inner_s); });
+                if (parts == 1) m.store(momentum.carries.at(b, h, j + 1) + c);
             }
-            if (s < values_end) store_as(sum + at_s, any ? load_as<decltype(lambda)>(sum + at_s) + eta * lambda : eta * lambda);
-        });
-        any |= eta != 0;
-        for (const Vec<double>& x : shares) share += lane_sum<double>(x);
-        if (deta_parts != nullptr) deta_parts[(b * sizes.NH + h) * momentum.carries.chunks + j] = share;
-    }
-    return any;
+            Group lambda = {}, shares = {};
+            lambda.load(reverse.carries.at(b, h, j + 1) + c);
+            const int64_t values_end = eta == 0 ? begin : begin + n, inner_end = with_deta ? smaller(end, sizes.S - 1) : begin;
+            reverse.follow(lambda, c, b, begin, end, h, eta, [&](V lambda_s, int64_t s, int i) __attribute__((always_inline)) {
+                if (s < inner_end) shares.x[i] += lambda_s * load_as<V>(place(inner, s, i));
+                if (s < values_end) store_as(place(sum, s, i), any ? load_as<V>(place(sum, s, i)) + eta * lambda_s : eta * lambda_s);
+            });
+            any |= eta != 0;
+            for (int i = 0; i < Group::kCount && with_deta; ++i) {
+                if constexpr (Group::kStep == 1) share_of(h) += shares.x[i];
+                else share_of(h) += lane_sum<double>(shares.x[i]);
+            }
+        }
+        for (int s = 0; s < n && any; ++s)
+            for (int i = 0; i < Group::kCount; ++i) {
+                A* const x = rows + s * HS + c + i * Group::kStep;
+                store_as(x, load_as<V>(x) + load_as<V>(place(sum, begin + s, i)));
+            }
+    });
 }
 
 template <class T, bool Pairs>
@@ -762,14 +764,14 @@ int backward(df_queue* queue, const df_attention_args* args, df_error* error) {
     Pass pass(queue, args);
     pass.tiles = bf16_products(queue) == Bf16Products::kTiles;
     const AttentionSizes& sizes = pass.sizes;
-    const bool with_momentum = args->eta != nullptr, with_deta = with_momentum && args->deta != nullptr;
+    const bool with_momentum = pass.with_momentum, with_deta = with_momentum && args->deta != nullptr;
     const int64_t chunks = pass.momentum.carries.chunks, query_tiles = pass.packed.count(sizes.B);
     const int64_t tasks = sizes.B * sizes.NKV * pass.parts;
-    const typename Pass::Offsets at(pass, with_momentum);
+    const typename Pass::Offsets at(pass);
 
     const double work = sizes.pairs() * sizes.HS;
     Layout layout;
-    const size_t workers = layout.add<char>(int64_t(at.bytes) * task_workers(queue, larger(query_tiles, larger(tasks, sizes.B * sizes.NH * chunks)), work));
+    const size_t workers = layout.add<char>(int64_t(at.bytes) * task_workers(queue, larger(tasks, pass.parts > 1 ? query_tiles : 0), work));
     const size_t delta = layout.add<A>(sizes.B * sizes.NH * sizes.T);
     const size_t packs = layout.add<bf16>(Pairs ? query_tiles * pass.packed.tile_elements() : 0);
     const size_t splits = layout.add<bf16>(pass.splits ? query_tiles * 4 * pass.split.elements : 0);
@@ -796,7 +798,7 @@ int backward(df_queue* queue, const df_attention_args* args, df_error* error) {
     if (with_deta) {
         pass.deta_parts = scratch.as<double>(deta_parts);
         pass.momentum.carries.first = scratch.as<double>(carries);
-        if (!pass.chunks_in_turn) pass.momentum.compute_carries(queue, nullptr, Type<A>{});
+        if (pass.parts > 1) pass.momentum.compute_carries(queue, nullptr, Type<A>{});
     }
     for (int64_t r = 0; r < pass.rounds(); ++r) {
         const Round round = pass.round(r);

@@ -321,22 +321,23 @@ void Forward<T>::query_blocks(int64_t b, int64_t h, int64_t t0, int64_t next_h, 
 
     Seen<A> seen;
     const int64_t last_visible = visible(used - 1, block_of(used - 1) - 1);
-    // Fetched before the last key's turn: rows of out, and the next queries.
+    // Fetched ahead: keys and values that are packed next; with the last two tiles, rows of out and the next queries.
     Fetches fetches;
     bool fetching = false;
-    constexpr int64_t kFetched = kTile / kWeights * (kTile / kLanes<A>) * Fetches::kAtOnce;  // rows, by the softmax of a tile
+    const int64_t steps = used * (kTile / kWeights) * (kTile / kLanes<A>);  // of a tile
     for (int64_t s0 = 0; s0 < last_visible; s0 += kTile) {
         const int wanted = int(smaller<int64_t>(kTile, last_visible - s0));
-        if (!fetching && (last_visible - s0 - wanted) / kTile * used * kFetched <= 2 * (end - t0)) {
-            fetching = true;
-            if (next >= 0) fetches.add(q, b, next, next_h, smaller<int64_t>(blocks * kTile, sizes.T - next), HS);
-            fetches.add(out, b, t0, h, end - t0, HS);
-        }
         if (holds && hold(b, kv, s0 / kTile, memory, at)) {
             const int64_t s1 = s0 + kTile, n = smaller<int64_t>(kTile, last_visible - s1);
             fetches.add(k, b, s1, kv, n, HS);
             fetches.add(v, b, s1, kv, n, HS);
         }
+        if (!fetching && last_visible - s0 <= 2 * kTile) {
+            fetching = true;
+            if (next >= 0) fetches.add(q, b, next, next_h, smaller<int64_t>(blocks * kTile, sizes.T - next), HS);
+            fetches.add(out, b, t0, h, end - t0, HS);
+        }
+        fetches.spread(steps);
         Rows<A> values{nullptr, 0};
         const PackedTile<A> tile = packs ? packed(b, kv, s0 / kTile, memory, at) : PackedTile<A>{};
         const Rows<A> keys = splits  ? Rows<A>{nullptr, 0}

@@ -158,15 +158,22 @@ inline void fetch_row(const Heads<T>& x, int64_t b, int64_t t, int64_t h, int64_
 /// Rows of memory to fetch into the L2 cache a few at a time, between other work: a burst of fetches waits for itself.
 class Fetches {
 public:
-    static constexpr int kAtOnce = 4;  // rows
-
+    /// Forgets what waits.
+    void clear() { waiting_ = 0; }
+    /// Rows t.. of head h; n may be 0 or less. There is room for kMost adds.
     template <class T>
     void add(const Heads<T>& x, int64_t b, int64_t t, int64_t h, int64_t n, int HS) {
         if (n <= 0 || waiting_ == kMost) return;
         queue_[waiting_++] = {reinterpret_cast<const char*>(x.row(b, t, h)), ptrdiff_t(x.stride[1]) * ptrdiff_t(sizeof(T)), n, HS * int(sizeof(T))};
     }
+    /// What waits is to be fetched within so many calls of next.
+    void spread(int64_t steps) {
+        int64_t rows = 0;
+        for (int i = 0; i < waiting_; ++i) rows += queue_[i].rows;
+        at_once_ = int(ceil_div(rows, steps));
+    }
     inline __attribute__((always_inline)) void next() {
-        for (int i = 0; i < kAtOnce && waiting_ > 0; ++i) {
+        for (int i = 0; i < at_once_ && waiting_ > 0; ++i) {
             Rows& now = queue_[0];
             for (int c = 0; c < now.bytes; c += 64) __builtin_prefetch(now.row + c, 0, 2);
             now.row += now.stride;
@@ -185,7 +192,7 @@ private:
     };
     static constexpr int kMost = 8;
     Rows queue_[kMost] = {};
-    int waiting_ = 0;
+    int waiting_ = 0, at_once_ = 0;
 };
 
 /// to[c] = from[c], rounded.

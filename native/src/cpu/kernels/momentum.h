@@ -2,7 +2,8 @@
 //
 // Positions run from `base` (0, or the first query's position when a state comes in) to S, in chunks of kChunk. A first pass gives every
 // chunk's own contribution, a scan over the chunks gives m at each chunk's start, and whoever needs m inside a chunk follows the recurrence
-// m_{p+1} = eta (m_p + v_p) from there. Backward does the same from the other end: lambda_p = dout_p + eta lambda_{p+1}.
+// m_{p+1} = eta (m_p + v_p) from there. Backward does the same from the other end: lambda_p = dout_p + eta lambda_{p+1}; where it passes all
+// chunks of a head in order, m comes along instead.
 #pragma once
 
 #include "cpu/kernels/attention_tile.h"
@@ -29,21 +30,6 @@ inline void put_scalar(const df_view* v, int64_t i, double x) {
     }
 }
 
-/// Channels that a recurrence follows at once, in registers: count times V, a double or a vector of them.
-template <class V, int N>
-struct Channels {
-    using Vector = V;
-    static constexpr int count = N, lanes = int(sizeof(V) / sizeof(double));
-};
-constexpr int kStates = 4;
-/// f(Channels, c) for all channels c of HS.
-template <class F>
-inline __attribute__((always_inline)) void by_channels(int HS, F&& f) {
-    int c = 0;
-    for (; c + kStates * kLanes<double> <= HS; c += kStates * kLanes<double>) f(Channels<Vec<double>, kStates>{}, c);
-    for (; c + kLanes<double> <= HS; c += kLanes<double>) f(Channels<Vec<double>, 1>{}, c);
-    for (; c < HS; ++c) f(Channels<double, 1>{}, c);
-}
 template <class V, class T>
 inline V load_as(const T* p) {
     if constexpr (sizeof(V) == sizeof(double)) return double(get(p));
@@ -53,6 +39,31 @@ template <class T>
 inline void store_as(T* p, double x) { put(p, x); }
 template <class T>
 inline void store_as(T* p, Vec<double> x) { store_doubles(p, x); }
+
+/// What a recurrence knows of the channels that it follows at once, in registers: N times V, a double or a vector of them.
+template <class V, int N>
+struct Channels {
+    using Vector = V;
+    static constexpr int kCount = N, kStep = int(sizeof(V) / sizeof(double)), kWidth = kCount * kStep;
+
+    void load(const double* p) {
+        for (int i = 0; i < kCount; ++i) x[i] = load_as<V>(p + i * kStep);
+    }
+    void store(double* p) const {
+        for (int i = 0; i < kCount; ++i) store_as(p + i * kStep, x[i]);
+    }
+    V x[N] = {};
+};
+constexpr int kMostVectors = 4;
+/// f(zeros, c) for all channels of HS, those from c on at once.
+template <class F>
+inline __attribute__((always_inline)) void by_channels(int HS, F&& f) {
+    using Most = Channels<Vec<double>, kMostVectors>;
+    int c = 0;
+    for (; c + Most::kWidth <= HS; c += Most::kWidth) f(Most{}, c);
+    for (; c + kLanes<double> <= HS; c += kLanes<double>) f(Channels<Vec<double>, 1>{}, c);
+    for (; c < HS; ++c) f(Channels<double, 1>{}, c);
+}
 
 /// One vector per (b, query head, chunk boundary), in scratch: (B,NH,chunks+1,HS).
 struct ChunkCarries {
@@ -75,35 +86,37 @@ struct Momentum {
     /// v_s where it counts, else null.
     const T* value(int64_t b, int64_t s, int64_t h) const { return s < sizes.length(b) ? v.row(b, s, h / sizes.group) : nullptr; }
     void fetch(int64_t b, int64_t s, int64_t h) const { fetch_row(v, b, s, h / sizes.group, 0, sizes.length(b), sizes.HS); }
-    /// m = m_begin becomes m_end. each(m_s, m_s + v_s, s, c): channels from c on before each step.
-    template <class Each>
-    inline __attribute__((always_inline)) void follow(double* m, int64_t b, int64_t begin, int64_t end, int64_t h, double eta_h, Each&& each) const {
-        by_channels(sizes.HS, [&](auto channels, int c) __attribute__((always_inline)) {
-            using V = typename decltype(channels)::Vector;
-            constexpr int kCount = decltype(channels)::count, kStep = decltype(channels)::lanes;
-            V state[kCount];
-            for (int i = 0; i < kCount; ++i) state[i] = load_as<V>(m + c + i * kStep);
-            for (int64_t s = begin; s < end; ++s) {
-                if (c == 0) fetch(b, s + kRowsAhead, h);
-                const T* const v_s = s < 0 ? nullptr : value(b, s, h);  // before position 0 there is nothing to sum
-                for (int i = 0; i < kCount; ++i) {
-                    const V inner = v_s == nullptr ? state[i] : state[i] + load_as<V>(v_s + c + i * kStep);
-                    each(state[i], inner, s, c + i * kStep);
-                    state[i] = eta_h * inner;
-                }
+    /// Channels from c on: m = m_begin becomes m_end. each(m_s, m_s + v_s, s, i) before each step, for each vector i.
+    template <class M, class Each>
+    inline __attribute__((always_inline)) void follow(M& m, int c, int64_t b, int64_t begin, int64_t end, int64_t h, double eta_h, Each&& each) const {
+        using V = typename M::Vector;
+        for (int64_t s = begin; s < end; ++s) {
+            if (c == 0) fetch(b, s + kRowsAhead, h);
+            const T* const v_s = s < 0 ? nullptr : value(b, s, h);  // before position 0 there is nothing to sum
+            for (int i = 0; i < M::kCount; ++i) {
+                const V inner = v_s == nullptr ? m.x[i] : m.x[i] + load_as<V>(v_s + c + i * M::kStep);
+                each(m.x[i], inner, s, i);
+                m.x[i] = eta_h * inner;
             }
-            for (int i = 0; i < kCount; ++i) store_as(m + c + i * kStep, state[i]);
-        });
+        }
     }
     void follow(double* m, int64_t b, int64_t begin, int64_t end, int64_t h, double eta_h) const {
-        follow(m, b, begin, end, h, eta_h, [](auto, auto, int64_t, int) {});
+        by_channels(sizes.HS, [&](auto state, int c) __attribute__((always_inline)) {
+            state.load(m + c);
+            follow(state, c, b, begin, end, h, eta_h, [](auto, auto, int64_t, int) {});
+            state.store(m + c);
+        });
     }
     /// rows [n][HS] += m_p, m_{p+1}, ...; m = m_p becomes m_{p+n}.
     template <class A>
     void add(A* rows, int n, double* m, int64_t b, int64_t p, int64_t h, double eta_h) const {
-        follow(m, b, p, p + n, h, eta_h, [&](auto m_s, auto, int64_t s, int c) __attribute__((always_inline)) {
-            A* const x = rows + (s - p) * sizes.HS + c;
-            store_as(x, load_as<decltype(m_s)>(x) + m_s);
+        by_channels(sizes.HS, [&](auto state, int c) __attribute__((always_inline)) {
+            state.load(m + c);
+            follow(state, c, b, p, p + n, h, eta_h, [&](auto m_s, auto, int64_t s, int i) __attribute__((always_inline)) {
+                A* const x = rows + (s - p) * sizes.HS + c + i * decltype(state)::kStep;
+                store_as(x, load_as<decltype(m_s)>(x) + m_s);
+            });
+            state.store(m + c);
         });
     }
     /// m = m_p.
@@ -170,31 +183,28 @@ struct ReverseMomentum {
         return t >= 0 && t < sizes.T ? dout.row(b, t, h) : nullptr;
     }
     void fetch(int64_t b, int64_t p, int64_t h) const { fetch_row(dout, b, p - (sizes.S - sizes.T), h, 0, sizes.T, sizes.HS); }
-    /// lambda = lambda_end becomes lambda_begin. each(lambda_{p+1}, p, c, i): channels from c on, the i-th of several, before each step.
-    template <class Each>
-    inline __attribute__((always_inline)) void follow(double* lambda, int64_t b, int64_t begin, int64_t end, int64_t h, double eta_h, Each&& each) const {
-        by_channels(sizes.HS, [&](auto channels, int c) __attribute__((always_inline)) {
-            using V = typename decltype(channels)::Vector;
-            constexpr int kCount = decltype(channels)::count, kStep = decltype(channels)::lanes;
-            V state[kCount];
-            for (int i = 0; i < kCount; ++i) state[i] = load_as<V>(lambda + c + i * kStep);
-            for (int64_t p = end - 1; p >= begin; --p) {
-                if (c == 0) fetch(b, p - kRowsAhead, h);
-                const T* const dout_p = gradient(b, p, h);
-                for (int i = 0; i < kCount; ++i) {
-                    each(state[i], p, c + i * kStep, i);
-                    state[i] = dout_p == nullptr ? eta_h * state[i] : load_as<V>(dout_p + c + i * kStep) + eta_h * state[i];
-                }
+    /// Channels from c on: lambda = lambda_end becomes lambda_begin. each(lambda_{p+1}, p, i) before each step, for each vector i.
+    template <class L, class Each>
+    inline __attribute__((always_inline)) void follow(L& lambda, int c, int64_t b, int64_t begin, int64_t end, int64_t h, double eta_h, Each&& each) const {
+        using V = typename L::Vector;
+        for (int64_t p = end - 1; p >= begin; --p) {
+            if (c == 0) fetch(b, p - kRowsAhead, h);
+            const T* const dout_p = gradient(b, p, h);
+            for (int i = 0; i < L::kCount; ++i) {
+                each(lambda.x[i], p, i);
+                const V decayed = eta_h * lambda.x[i];
+                lambda.x[i] = dout_p == nullptr ? decayed : load_as<V>(dout_p + c + i * L::kStep) + decayed;
             }
-            for (int i = 0; i < kCount; ++i) store_as(lambda + c + i * kStep, state[i]);
-        });
+        }
     }
 
     /// Carry j of what chunk j's gradients add.
     void chunk_carry(int64_t b, int64_t h, int64_t j) const {
-        double* lambda = carries.at(b, h, j);
-        for (int c = 0; c < sizes.HS; ++c) lambda[c] = 0;
-        follow(lambda, b, carries.chunk_begin(j), carries.chunk_end(j), h, eta(h), [](auto, int64_t, int, int) {});
+        const double eta_h = eta(h);
+        by_channels(sizes.HS, [&](auto lambda, int c) __attribute__((always_inline)) {
+            follow(lambda, c, b, carries.chunk_begin(j), carries.chunk_end(j), h, eta_h, [](auto, int64_t, int) {});
+            lambda.store(carries.at(b, h, j) + c);
+        });
     }
     /// The carries of a head, from what each chunk's gradients add.
     void join_carries(int64_t b, int64_t h) const {
