@@ -148,7 +148,8 @@ inline __attribute__((always_inline)) void micro_dot(float* c, ptrdiff_t ldc, co
 }
 
 /// Never inlined: where it is, gcc 12 spills some of its sums.
-__attribute__((noinline)) inline void gemm_dot(float* c, ptrdiff_t ldc, const bf16* a, ptrdiff_t lda, const bf16* b, ptrdiff_t ldb, int m, int n, int k, bool add) {
+__attribute__((noinline)) inline void gemm_dot(float* c, ptrdiff_t ldc, const bf16* a, ptrdiff_t lda, const bf16* b, ptrdiff_t ldb, int m, int n,
+                                               int k, bool add) {
     for (int j = 0; j < n; j += 64)
         for (int i = 0; i < m; i += 4) {
             float* c_ij = c + i * ldc + j;

@@ -92,18 +92,32 @@ inline Vec<float> load(const bf16* p) {
 }
 /// kLanes<double> elements, in double.
 typedef float HalfVector __attribute__((vector_size(kVectorBytes / 2)));
+inline Vec<double> doubles(HalfVector x) {
+#if defined(__AVX512F__)  // one instruction, for which gcc 12 has three
+    return __builtin_ia32_cvtps2pd512_mask(x, Vec<double>{}, 0xff, 4);
+#else
+    return __builtin_convertvector(x, Vec<double>);
+#endif
+}
+inline HalfVector floats(Vec<double> x) {
+#if defined(__AVX512F__)
+    return __builtin_ia32_cvtpd2ps512_mask(x, HalfVector{}, 0xff, 4);
+#else
+    return __builtin_convertvector(x, HalfVector);
+#endif
+}
 inline Vec<double> load_doubles(const double* p) { return load(p); }
 inline Vec<double> load_doubles(const float* p) {
     HalfVector x;
     __builtin_memcpy(&x, p, sizeof x);
-    return __builtin_convertvector(x, Vec<double>);
+    return doubles(x);
 }
 inline Vec<double> load_doubles(const bf16* p) {
     typedef uint16_t Halves __attribute__((vector_size(kVectorBytes / 4)));
     typedef uint32_t Wholes __attribute__((vector_size(kVectorBytes / 2)));
     Halves h;
     __builtin_memcpy(&h, p, sizeof h);
-    return __builtin_convertvector(bit_cast<HalfVector>(__builtin_convertvector(h, Wholes) << 16), Vec<double>);
+    return doubles(bit_cast<HalfVector>(__builtin_convertvector(h, Wholes) << 16));
 }
 inline void store(float* p, Vec<float> v) { __builtin_memcpy(p, &v, sizeof v); }
 inline void store(double* p, Vec<double> v) { __builtin_memcpy(p, &v, sizeof v); }
@@ -118,7 +132,7 @@ inline void store(bf16* p, Vec<float> v) {
 
 inline void store_doubles(double* p, Vec<double> v) { store(p, v); }
 inline void store_doubles(float* p, Vec<double> v) {
-    const HalfVector x = __builtin_convertvector(v, HalfVector);
+    const HalfVector x = floats(v);
     __builtin_memcpy(p, &x, sizeof x);
 }
 

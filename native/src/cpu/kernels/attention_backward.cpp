@@ -125,7 +125,8 @@ struct Backward {
             split_ds = layout.add<bf16>(split_scores);
             split_ds_rows = layout.add<bf16>(split_scores);
             split_out = layout.add<bf16>(pass.splits ? split_elements(split_tile::kBlock, sizes.HS) : 0);
-            for (size_t& offset : chunk) offset = layout.add<double>(pass.with_momentum ? kChunk * kMostVectors * kLanes<double> : 0);  // [kChunk][channels at once]
+            const int64_t at_once = kMostVectors * kLanes<double>;  // channels of a recurrence
+            for (size_t& offset : chunk) offset = layout.add<double>(pass.with_momentum ? kChunk * at_once : 0);  // [kChunk][channels]
             bytes = layout.bytes();
         }
         size_t own[2], keys, part[2], total[2], scores, dscores, pairs[2], dscore_rows, rows[2], copy, block, dq[2], streamed[2], chunk[2], bytes;
@@ -193,7 +194,7 @@ struct Backward {
     int channels, width;
     int64_t key_blocks, parts;
     bool with_momentum;
-    bool carries_by_head;   // of lambda: each walk makes those of its head, whose chunks are the tiles; otherwise they are there before
+    bool carries_by_head;   // with momentum: each walk makes lambda's carries of its head, whose chunks are the tiles; otherwise they are there before
     bool tiles = false;     // Pairs: on AMX tiles
     A* delta = nullptr;     // (B,NH,T) dout_t . (attention part of out_t)
     double* deta_parts = nullptr;  // (B,NH,chunks), where deta is wanted
@@ -417,7 +418,8 @@ void Backward<T, Pairs>::queries_past(const Round& round, int64_t b, int64_t kv,
         const int nq = int(smaller<int64_t>(kTile, round.t1 - t0));
         if ((t0 - round.t0) / kTile >= gathered) {
             for (; gathered <= (t0 - round.t0) / kTile; ++gathered) gather(round, b, kv, gathered, memory, at);
-            const int64_t t1 = t0 + kTile, ahead = smaller<int64_t>(kTile, round.t1 - t1);
+            const bool reads_rows = parts == 1 || !(Pairs || splits);
+            const int64_t t1 = t0 + kTile, ahead = reads_rows ? smaller<int64_t>(kTile, round.t1 - t1) : 0;
             fetches.clear();
             fetches.add(q, b, t1, h, ahead, HS);
             fetches.add(dout, b, t1, h, ahead, HS);

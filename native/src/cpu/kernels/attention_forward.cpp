@@ -324,11 +324,13 @@ void Forward<T>::query_blocks(int64_t b, int64_t h, int64_t t0, int64_t next_h, 
     // Fetched ahead: keys and values that are packed next; with the last two tiles, rows of out and the next queries.
     Fetches fetches;
     bool fetching = false;
-    const int64_t steps = used * (kTile / kWeights) * (kTile / kLanes<A>);  // of a tile
+    int64_t steps = 0;  // of a tile
+    for (int i = 0; i < used; ++i) steps += kTile / kWeights * (lanes_of(block_of(i)) / kLanes<A>);
     for (int64_t s0 = 0; s0 < last_visible; s0 += kTile) {
         const int wanted = int(smaller<int64_t>(kTile, last_visible - s0));
         if (holds && hold(b, kv, s0 / kTile, memory, at)) {
             const int64_t s1 = s0 + kTile, n = smaller<int64_t>(kTile, last_visible - s1);
+            if (n > 0) fetches.clear();
             fetches.add(k, b, s1, kv, n, HS);
             fetches.add(v, b, s1, kv, n, HS);
         }

@@ -83,18 +83,19 @@ struct ChunkCarries {
 template <class T>
 struct Momentum {
     double eta(int64_t h) const { return get_scalar(eta_view, h); }
-    /// v_s where it counts, else null.
-    const T* value(int64_t b, int64_t s, int64_t h) const { return s < sizes.length(b) ? v.row(b, s, h / sizes.group) : nullptr; }
-    void fetch(int64_t b, int64_t s, int64_t h) const { fetch_row(v, b, s, h / sizes.group, 0, sizes.length(b), sizes.HS); }
-    /// Channels from c on: m = m_begin becomes m_end. each(m_s, m_s + v_s, s, i) before each step, for each vector i.
+    /// Channels from c on: m = m_begin becomes m_end. each(m_s, m_s + v_s, s, i) before each step, for each vector i. Values count from position 0
+    /// up to the length.
     template <class M, class Each>
     inline __attribute__((always_inline)) void follow(M& m, int c, int64_t b, int64_t begin, int64_t end, int64_t h, double eta_h, Each&& each) const {
         using V = typename M::Vector;
+        const T* const values = v.row(b, 0, h / sizes.group);
+        const int64_t stride = v.stride[1], length = sizes.length(b);
+        const auto counts = [&](int64_t s) { return s >= 0 && s < length; };
         for (int64_t s = begin; s < end; ++s) {
-            if (c == 0) fetch(b, s + kRowsAhead, h);
-            const T* const v_s = s < 0 ? nullptr : value(b, s, h);  // before position 0 there is nothing to sum
+            if (c == 0 && counts(s + kRowsAhead)) prefetch_rows(values + (s + kRowsAhead) * stride, 0, 1, sizes.HS);
+            const T* const v_s = counts(s) ? values + s * stride + c : nullptr;
             for (int i = 0; i < M::kCount; ++i) {
-                const V inner = v_s == nullptr ? m.x[i] : m.x[i] + load_as<V>(v_s + c + i * M::kStep);
+                const V inner = v_s == nullptr ? m.x[i] : m.x[i] + load_as<V>(v_s + i * M::kStep);
                 each(m.x[i], inner, s, i);
                 m.x[i] = eta_h * inner;
             }
@@ -177,23 +178,21 @@ struct Momentum {
 template <class T>
 struct ReverseMomentum {
     double eta(int64_t h) const { return get_scalar(eta_view, h); }
-    /// dout of the query at position p, null where there is none.
-    const T* gradient(int64_t b, int64_t p, int64_t h) const {
-        const int64_t t = p - (sizes.S - sizes.T);
-        return t >= 0 && t < sizes.T ? dout.row(b, t, h) : nullptr;
-    }
-    void fetch(int64_t b, int64_t p, int64_t h) const { fetch_row(dout, b, p - (sizes.S - sizes.T), h, 0, sizes.T, sizes.HS); }
-    /// Channels from c on: lambda = lambda_end becomes lambda_begin. each(lambda_{p+1}, p, i) before each step, for each vector i.
+    /// Channels from c on: lambda = lambda_end becomes lambda_begin. each(lambda_{p+1}, p, i) before each step, for each vector i. There are
+    /// queries, and so gradients, at the last T positions.
     template <class L, class Each>
     inline __attribute__((always_inline)) void follow(L& lambda, int c, int64_t b, int64_t begin, int64_t end, int64_t h, double eta_h, Each&& each) const {
         using V = typename L::Vector;
+        const T* const gradients = dout.row(b, 0, h);
+        const int64_t stride = dout.stride[1], first = sizes.S - sizes.T;
+        const auto exists = [&](int64_t p) { return p >= first && p < sizes.S; };
         for (int64_t p = end - 1; p >= begin; --p) {
-            if (c == 0) fetch(b, p - kRowsAhead, h);
-            const T* const dout_p = gradient(b, p, h);
+            if (c == 0 && exists(p - kRowsAhead)) prefetch_rows(gradients + (p - kRowsAhead - first) * stride, 0, 1, sizes.HS);
+            const T* const dout_p = exists(p) ? gradients + (p - first) * stride + c : nullptr;
             for (int i = 0; i < L::kCount; ++i) {
                 each(lambda.x[i], p, i);
                 const V decayed = eta_h * lambda.x[i];
-                lambda.x[i] = dout_p == nullptr ? decayed : load_as<V>(dout_p + c + i * L::kStep) + decayed;
+                lambda.x[i] = dout_p == nullptr ? decayed : load_as<V>(dout_p + i * L::kStep) + decayed;
             }
         }
     }
