@@ -90,7 +90,7 @@ inline Vec<float> load(const bf16* p) {
     return bit_cast<Vec<float>>(__builtin_convertvector(h, Words) << 16);
 #endif
 }
-/// kLanes<double> elements, in double.
+/// As many floats as a vector holds doubles.
 typedef float HalfVector __attribute__((vector_size(kVectorBytes / 2)));
 inline Vec<double> doubles(HalfVector x) {
 #if defined(__AVX512F__)  // one instruction, for which gcc 12 has three
@@ -106,6 +106,7 @@ inline HalfVector floats(Vec<double> x) {
     return __builtin_convertvector(x, HalfVector);
 #endif
 }
+/// Unaligned loads of kLanes<double> elements, converted to double; and stores, rounded.
 inline Vec<double> load_doubles(const double* p) { return load(p); }
 inline Vec<double> load_doubles(const float* p) {
     HalfVector x;

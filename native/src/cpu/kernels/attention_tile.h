@@ -160,7 +160,7 @@ class Fetches {
 public:
     /// Forgets what waits.
     void clear() { waiting_ = 0; }
-    /// Rows t.. of head h; n may be 0 or less. There is room for kMost adds.
+    /// n rows of head h from t on, if n is above 0. No more than kMost such wait; what is added then is not fetched.
     template <class T>
     void add(const Heads<T>& x, int64_t b, int64_t t, int64_t h, int64_t n, int HS) {
         if (n <= 0 || waiting_ == kMost) return;
