@@ -328,6 +328,39 @@ void long_attention(df_device* device, Report& report) {
     compare(of_q.dk, expected.dk, 1, row + 1, T, -1, "dk of keys that an infinite query does not see");
 }
 
+/// The last value of all has no later query whose momentum term it would be part of: deta does not know it, whatever it is.
+void momentum_of_the_last_value(df_device* device, int dtype, Report& report) {
+    struct Sizes {
+        int64_t T, NH;
+    };
+    // Small; a head that the CPU shares among tasks; many heads, which it does not share.
+    for (const Sizes z : {Sizes{5, 2}, Sizes{400, 1}, Sizes{150, 8}}) {
+        const int64_t HS = 64, row = z.NH * HS, n = z.T * row;
+        const int acc = accumulation_dtype(dtype);
+        Random random(13);
+        std::vector<double> x[4];
+        for (std::vector<double>& of : x)
+            for (int64_t i = 0; i < n; ++i) of.push_back(round_to(dtype, random.normal()));
+        const Shape shape = {1, z.T, z.NH, HS};
+        const Array eta(device, acc, {z.NH}, std::vector<double>(static_cast<size_t>(z.NH), 0.75));
+        const auto deta_of = [&](const std::vector<double>& values) {
+            const Array q(device, dtype, shape, x[0]), k(device, dtype, shape, x[1]), v(device, dtype, shape, values), dout(device, dtype, shape, x[2]);
+            const Array out(device, dtype, shape), attn(device, dtype, shape), lse(device, acc, {1, z.NH, z.T});
+            const Array dq(device, dtype, shape), dk(device, dtype, shape), dv(device, dtype, shape), deta(device, acc, {z.NH});
+            require_ok(df_momentum_attention_forward(out, attn, lse, nullptr, q, k, v, nullptr, eta, nullptr, 0.125), "momentum attention");
+            require_ok(df_momentum_attention_backward(dq, dk, dv, deta, dout, q, k, v, attn, lse, nullptr, eta, 0.125, 0), "momentum attention");
+            return deta.read();
+        };
+        const std::vector<double> expected = deta_of(x[3]);
+        for (const double last : {double{INFINITY}, -double{INFINITY}, std::nan("")}) {
+            std::vector<double> values = x[3];
+            for (int64_t i = n - row; i < n; ++i) values[static_cast<size_t>(i)] = last;
+            report.expect(finite(expected) && deta_of(values) == expected,
+                          std::string("deta, ") + dtype_name(dtype) + ", " + std::to_string(z.T) + " tokens: a last value of " + std::to_string(last) + " reaches it");
+        }
+    }
+}
+
 /// Moving bits: denormals, zeros' signs and infinities come through.
 void passing_through(df_device* device, int dtype, Report& report) {
     const std::vector<double> values = {denormal(dtype), -denormal(dtype), 0.0, -0.0, INFINITY, -INFINITY, largest(dtype), -largest(dtype)};
@@ -378,6 +411,7 @@ void check_hostile(const Options& options, Report& report) {
         cross_entropy_logits(device, dtype, report);
         edges(device, dtype, report);
         passing_through(device, dtype, report);
+        momentum_of_the_last_value(device, dtype, report);
         if (dtype != DF_BF16 && options.backend == "cpu") products(device, dtype, report);
         if (dtype == DF_F32 && options.backend == "cpu") long_attention(device, report);
         constant_rows(device, dtype, report);
