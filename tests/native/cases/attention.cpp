@@ -40,7 +40,11 @@ public:
         input("k", k, dtype == DF_F64 ? d.plain() : d.data()).fused = fused ? 1 : 0;
         input("v", k, d.data()).fused = fused ? 1 : 0;
         const int64_t S = z_.S;
-        if (lengths) input("lengths", {z_.B}, [S](Random& r) { return static_cast<double>(r.below(S + 1)); }, DF_I32);
+        const Distribution some = [S](Random& r) {  // one in eight is 0
+            const int64_t n = r.below(S + 1);
+            return static_cast<double>(n % 8 == 0 ? 0 : n);
+        };
+        if (lengths) input("lengths", {z_.B}, some, DF_I32);
         output("out", q);
         output("lse", lse, acc).least_scale = 1;
         // A state belongs to cached decoding, which has no backward.

@@ -172,6 +172,13 @@ struct Backward {
     void write_queries(int64_t b, int64_t h, int64_t t0, int64_t t1, A* sum) const;
     void momentum_chunk(int64_t b, int64_t kv, int64_t j, int n, A* rows, char* memory, const Offsets& at) const;
     void gather(const Round& round, int64_t b, int64_t kv, int64_t tile, char* memory, const Offsets& at) const;
+    /// The gradients of chunk j: those gathered, which lie together, if they are there.
+    PositionRows<T> gradients_of(int64_t b, int64_t h, int64_t j, char* memory, const Offsets& at) const {
+        if constexpr (sizeof(T) == sizeof(A))
+            if (carries_by_head && !splits)
+                return {array(memory, at.streamed[1]) + j * kTile * sizes.HS, sizes.HS, reverse.carries.chunk_begin(j), reverse.carries.chunk_end(j)};
+        return reverse.gradients(b, h);
+    }
     A* array(char* memory, size_t offset) const { return reinterpret_cast<A*>(memory + offset); }
     bf16* halves(char* memory, size_t offset) const { return reinterpret_cast<bf16*>(memory + offset); }
     double* doubles(char* memory, size_t offset) const { return reinterpret_cast<double*>(memory + offset); }
@@ -286,10 +293,11 @@ void Backward<T, Pairs>::prepare(const Round& round, int64_t b, int64_t kv, int6
         for (int i = 0; i < n; i += kLanes<A>) {
             const int m = smaller(kLanes<A>, n - i);
             for (int r = 0; r < m; ++r) {
-                fetch_row(dout, b, t0 + i + r + kRowsAhead, h, t0, t0 + n, HS);
+                if (parts > 1) fetch_row(dout, b, t0 + i + r + kRowsAhead, h, t0, t0 + n, HS);
                 fetch_row(out, b, t0 + i + r + kRowsAhead, h, t0, t0 + n, HS);
             }
-            const Rows<A> rows = dense_rows(first_dout + i * dout.stride[1], dout.stride[1], m, HS, array(memory, at.rows[0]));
+            const Rows<A> rows = parts == 1 ? Rows<A>{array(memory, at.streamed[1]) + (tile * kTile + i) * HS, HS}
+                                            : dense_rows(first_dout + i * dout.stride[1], dout.stride[1], m, HS, array(memory, at.rows[0]));
             pack_transposed(own, kLanes<A>, first_out + i * out.stride[1], out.stride[1], m, HS, false, array(memory, at.rows[1]));
             score_products(square, kLanes<A>, rows, m, own, HS);
             for (int r = 0; r < m; ++r) to[i + r] = square[r * kLanes<A> + r];
@@ -625,18 +633,20 @@ template <class T, bool Pairs>
 void Backward<T, Pairs>::gather(const Round& round, int64_t b, int64_t kv, int64_t tile, char* memory, const Offsets& at) const {
     const int HS = sizes.HS;
     const int64_t h = kv * sizes.group + round.member, t0 = round.t0 + tile * kTile;
+    const int64_t n = smaller<int64_t>(kTile, round.t1 - t0);
+    if (!(Pairs || splits)) {
+        A *to_q = array(memory, at.streamed[0]) + tile * kTile * HS, *to_dout = array(memory, at.streamed[1]) + tile * kTile * HS;
+        for (int64_t t = t0; t < t0 + n; ++t, to_q += HS, to_dout += HS) {
+            fetch_row(q, b, t + kRowsAhead, h, round.t0, round.t1, HS);
+            fetch_row(dout, b, t + kRowsAhead, h, round.t0, round.t1, HS);
+            convert_row(to_q, q.row(b, t, h), HS);
+            convert_row(to_dout, dout.row(b, t, h), HS);
+        }
+    }
     if (parts == 1) prepare(round, b, kv, tile, memory, at);
     if (carries_by_head) {
-        reverse.chunk_carry(b, h, tile);
+        reverse.chunk_carry(b, h, tile, gradients_of(b, h, tile, memory, at));
         if (tile + 1 == reverse.carries.chunks) reverse.join_carries(b, h);
-    }
-    if (Pairs || splits) return;
-    A *to_q = array(memory, at.streamed[0]) + tile * kTile * HS, *to_dout = array(memory, at.streamed[1]) + tile * kTile * HS;
-    for (int64_t t = t0; t < smaller(t0 + kTile, round.t1); ++t, to_q += HS, to_dout += HS) {
-        fetch_row(q, b, t + kRowsAhead, h, round.t0, round.t1, HS);
-        fetch_row(dout, b, t + kRowsAhead, h, round.t0, round.t1, HS);
-        convert_row(to_q, q.row(b, t, h), HS);
-        convert_row(to_dout, dout.row(b, t, h), HS);
     }
 }
 
@@ -727,6 +737,10 @@ void Backward<T, Pairs>::momentum_chunk(int64_t b, int64_t kv, int64_t j, int n,
         using Group = decltype(zeros);
         using V = typename Group::Vector;
         const auto place = [&](double* of_chunk, int64_t s, int i) { return of_chunk + (s - begin) * Group::kWidth + i * Group::kStep; };
+        const auto add_to_row = [&](int64_t s, int i, V share) __attribute__((always_inline)) {
+            A* const x = rows + (s - begin) * HS + c + i * Group::kStep;
+            store_as(x, load_as<V>(x) + share);
+        };
         bool any = false;
         for (int64_t h = kv * sizes.group; h < (kv + 1) * sizes.group; ++h) {
             const double eta = momentum.eta(h);
@@ -734,28 +748,29 @@ void Backward<T, Pairs>::momentum_chunk(int64_t b, int64_t kv, int64_t j, int n,
             if (with_deta) {
                 Group m = {};
                 if (parts > 1 || j > 0) m.load(momentum.carries.at(b, h, j) + c);
-                momentum.follow(m, c, b, begin, end, h, eta,
+                momentum.follow(m, c, momentum.values(b, h), begin, end, eta,
                                 [&](auto, V inner_s, int64_t s, int i) __attribute__((always_inline)) { store_as(place(inner, s, i), inner_s); });
                 if (parts == 1) m.store(momentum.carries.at(b, h, j + 1) + c);
             }
             Group lambda = {}, shares = {};
             lambda.load(reverse.carries.at(b, h, j + 1) + c);
             const int64_t values_end = eta == 0 ? begin : begin + n, inner_end = with_deta ? smaller(end, sizes.S - 1) : begin;
-            reverse.follow(lambda, c, b, begin, end, h, eta, [&](V lambda_s, int64_t s, int i) __attribute__((always_inline)) {
+            const auto step = [&](V lambda_s, int64_t s, int i) __attribute__((always_inline)) {
                 if (s < inner_end) shares.x[i] += lambda_s * load_as<V>(place(inner, s, i));
-                if (s < values_end) store_as(place(sum, s, i), any ? load_as<V>(place(sum, s, i)) + eta * lambda_s : eta * lambda_s);
-            });
+                if (s >= values_end) return;
+                const V share = eta * lambda_s;
+                if (sizes.group == 1) add_to_row(s, i, share);
+                else store_as(place(sum, s, i), any ? load_as<V>(place(sum, s, i)) + share : share);
+            };
+            reverse.follow(lambda, c, gradients_of(b, h, j, memory, at), begin, end, eta, step);
             any |= eta != 0;
             for (int i = 0; i < Group::kCount && with_deta; ++i) {
                 if constexpr (Group::kStep == 1) share_of(h) += shares.x[i];
                 else share_of(h) += lane_sum<double>(shares.x[i]);
             }
         }
-        for (int s = 0; s < n && any; ++s)
-            for (int i = 0; i < Group::kCount; ++i) {
-                A* const x = rows + s * HS + c + i * Group::kStep;
-                store_as(x, load_as<V>(x) + load_as<V>(place(sum, begin + s, i)));
-            }
+        for (int64_t s = begin; s < begin + n && any && sizes.group > 1; ++s)
+            for (int i = 0; i < Group::kCount; ++i) add_to_row(s, i, load_as<V>(place(sum, s, i)));
     });
 }
 
@@ -800,7 +815,7 @@ int backward(df_queue* queue, const df_attention_args* args, df_error* error) {
     if (with_deta) {
         pass.deta_parts = scratch.as<double>(deta_parts);
         pass.momentum.carries.first = scratch.as<double>(carries);
-        if (pass.parts > 1) pass.momentum.compute_carries(queue, nullptr, Type<A>{});
+        if (pass.parts > 1) pass.momentum.compute_carries(queue, 0, nullptr, Type<A>{});
     }
     for (int64_t r = 0; r < pass.rounds(); ++r) {
         const Round round = pass.round(r);

@@ -29,9 +29,9 @@ struct PackedTile {
     bool* ordinary;  // of a split tile: keys, values
 };
 
-/// The head whose tiles a worker has packed for itself, from the first one on.
+/// The head whose tiles a worker has packed for itself, from the first one on, and whose carries it has made.
 struct Held {
-    int64_t head, tiles;
+    int64_t head, tiles, carries;
 };
 
 template <class T>
@@ -92,14 +92,42 @@ struct Forward {
                 reinterpret_cast<bool*>(values + operand_bytes)};
     }
     void pack(int64_t b, int64_t kv, int64_t tile, char* memory, const Offsets& at) const;
-    /// Packs what the worker has not packed of a head, up to this tile. Returns whether there was any.
-    bool hold(int64_t b, int64_t kv, int64_t tile, char* memory, const Offsets& at) const {
+    /// What the worker holds of a head.
+    Held& held_of(int64_t b, int64_t kv, char* memory, const Offsets& at) const {
         Held& held = *reinterpret_cast<Held*>(memory + at.held);
         const int64_t head = b * sizes.NKV + kv;
-        if (held.head != head) held = {head, 0};
+        if (held.head != head) held = {head, 0, 0};
+        return held;
+    }
+    /// Packs what the worker has not packed of a head, up to this tile. Returns whether there was any.
+    bool hold(int64_t b, int64_t kv, int64_t tile, char* memory, const Offsets& at) const {
+        Held& held = held_of(b, kv, memory, at);
         const bool any = held.tiles <= tile;
         for (; held.tiles <= tile; ++held.tiles) pack(b, kv, held.tiles, memory, at);
         return any;
+    }
+    /// f(the values of query head h from position p on): of a whole tile that is packed, those, which lie together.
+    template <class F>
+    void with_values(int64_t b, int64_t h, int64_t p, char* memory, const Offsets& at, F&& f) const {
+        const int64_t length = sizes.length(b);
+        if (packs && !splits && p % kTile == 0 && 0 <= p && p < length)
+            f(PositionRows<A>{packed(b, h / sizes.group, p / kTile, memory, at).values, sizes.HS, p, smaller(p + kTile, length)});
+        else
+            f(momentum.values(b, h));
+    }
+    /// Makes the carries that are missing of a head up to position p, whose chunks are the tiles.
+    void hold_carries(int64_t b, int64_t kv, int64_t p, char* memory, const Offsets& at) const {
+        Held& held = held_of(b, kv, memory, at);
+        for (; held.carries <= p / kChunk; ++held.carries)
+            for (int64_t h = kv * sizes.group; h < (kv + 1) * sizes.group; ++h) {
+                if (held.carries == 0) {
+                    momentum.start_carries(b, h, nullptr, Type<A>{});
+                    continue;
+                }
+                const int64_t j = held.carries - 1;
+                with_values(b, h, j * kChunk, memory, at, [&](const auto& values) { momentum.chunk_carry(b, h, j, values); });
+                momentum.join_carry(b, h, j);
+            }
     }
     /// Own rows rounded up to whole vectors, or blocks of a split product.
     int lanes_of(int64_t rows) const { return int(round_up(lanes_for<A>(rows), splits ? 32 : 1)); }
@@ -107,8 +135,9 @@ struct Forward {
                       char* memory, const Offsets& at) const;
     void split_sum(A* sum, int width, bool add, int64_t b, int64_t kv, int64_t s0, int n, A* weights, const Seen<A>* seen, char* memory,
                    const Offsets& at) const;
-    /// next: the first query of the block that follows on this worker, of head next_h of the same b; -1: not known.
-    void query_blocks(int64_t b, int64_t h, int64_t t0, int64_t next_h, int64_t next, char* memory, const Offsets& at) const;
+    /// owned: no other worker has queries of the key head. next: the first query of the block that follows on this worker, of head next_h
+    /// of the same b; -1: not known.
+    void query_blocks(int64_t b, int64_t h, int64_t t0, int64_t next_h, int64_t next, bool owned, char* memory, const Offsets& at) const;
     void lone_query(int64_t b, int64_t h, char* memory, const Offsets& at) const;
     A* array(char* memory, size_t offset) const { return reinterpret_cast<A*>(memory + offset); }
     bf16* split_own(char* memory, const Offsets& at, int i) const { return reinterpret_cast<bf16*>(memory + at.split_own[i]); }
@@ -125,6 +154,7 @@ struct Forward {
     bool holds;     // packs: each worker for itself, a head at a time, which its caches keep; otherwise all heads are packed first
     int64_t operand_bytes;  // of a packed tile's keys, and of its values
     int blocks;
+    bool carries_by_head = false;  // of m: who holds a whole head makes those of its query heads; otherwise they are there before
     char* shared = nullptr;  // (B,NKV,tiles) packed tiles, unless each worker holds its own
 };
 
@@ -288,7 +318,7 @@ void Forward<T>::split_sum(A* sum, int width, bool add, int64_t b, int64_t kv, i
 }
 
 template <class T>
-void Forward<T>::query_blocks(int64_t b, int64_t h, int64_t t0, int64_t next_h, int64_t next, char* memory, const Offsets& at) const {
+void Forward<T>::query_blocks(int64_t b, int64_t h, int64_t t0, int64_t next_h, int64_t next, bool owned, char* memory, const Offsets& at) const {
     const int HS = sizes.HS;
     const int64_t kv = h / sizes.group, length = sizes.length(b), end = smaller<int64_t>(sizes.T, t0 + blocks * kTile);
     const int used = int(ceil_div(end - t0, kTile));
@@ -380,7 +410,10 @@ void Forward<T>::query_blocks(int64_t b, int64_t h, int64_t t0, int64_t next_h, 
     A* lse_h = lse.head(b, h);
     const double eta = momentum.eta_view == nullptr ? 0 : momentum.eta(h);
     double* m = eta == 0 ? nullptr : reinterpret_cast<double*>(memory + at.m);
-    if (m != nullptr) momentum.start(m, b, sizes.position(t0), h, eta);
+    if (m != nullptr) {
+        if (carries_by_head && owned) hold_carries(b, kv, sizes.position(t0), memory, at);
+        momentum.start(m, b, sizes.position(t0), h, eta);
+    }
     for (int i = 0; i < used; ++i) {
         const int nq = block_of(i), width = lanes_of(nq);
         A* result = weighted[i].finish();
@@ -394,7 +427,8 @@ void Forward<T>::query_blocks(int64_t b, int64_t h, int64_t t0, int64_t next_h, 
         const int64_t t = t0 + i * kTile;
         log_sum_exps(lse_h + t, softmax[i].shift, softmax[i].sum, 1.0, nq);
         for (int j = 0; j < nq && attn; ++j) put_row(attn.row(b, t + j, h), rows + j * HS, HS);
-        if (m != nullptr) momentum.add(rows, nq, m, b, sizes.position(t), h, eta);
+        const int64_t p = sizes.position(t);
+        if (m != nullptr) with_values(b, h, p, memory, at, [&](const auto& values) { momentum.add(rows, nq, m, values, p, eta); });
         for (int j = 0; j < nq; ++j) put_row(out.row(b, t + j, h), rows + j * HS, HS);
     }
 }
@@ -489,7 +523,8 @@ int forward(df_queue* queue, const df_attention_args* args, df_error* error) {
 
     if (with_momentum) {
         pass.momentum.carries.first = scratch.as<double>(carries);
-        pass.momentum.compute_carries(queue, args->state_in, Type<A>{});
+        pass.carries_by_head = pass.holds && !lone && args->state_in == nullptr && args->state_out == nullptr;
+        pass.momentum.compute_carries(queue, pass.carries_by_head ? whole : 0, args->state_in, Type<A>{});
         if (args->state_out != nullptr) pass.momentum.put_state(args->state_out);
     }
     const auto memory = [&](int worker) { return scratch.as<char>(workers) + size_t(worker) * at.bytes; };
@@ -498,7 +533,7 @@ int forward(df_queue* queue, const df_attention_args* args, df_error* error) {
         const int64_t tile = i % pass.tiles, head = i / pass.tiles;
         pass.pack(head / sizes.NKV, head % sizes.NKV, tile, memory(worker), at);
     });
-    for (int i = 0; i < used_workers; ++i) *reinterpret_cast<Held*>(memory(i) + at.held) = {-1, 0};
+    for (int i = 0; i < used_workers; ++i) *reinterpret_cast<Held*>(memory(i) + at.held) = {-1, 0, 0};
     for_tasks(queue, parts, work, [&](int64_t i, int worker) {
         const bool is_whole = i < whole;
         const int64_t kv_head = is_whole ? i : whole + (i - whole) / shares, step = is_whole ? 1 : shares;
@@ -509,7 +544,7 @@ int forward(df_queue* queue, const df_attention_args* args, df_error* error) {
             // The block that this worker has next, or is likely to have.
             const int64_t h = h0 + x / blocks, next = pass.holds ? x + step : x + thread_count(queue);
             if (lone) pass.lone_query(b, h, memory(worker), at);
-            else pass.query_blocks(b, h, first_of(x), h0 + next / blocks, next < of_head ? first_of(next) : -1, memory(worker), at);
+            else pass.query_blocks(b, h, first_of(x), h0 + next / blocks, next < of_head ? first_of(next) : -1, is_whole, memory(worker), at);
         }
     });
     return DF_OK;

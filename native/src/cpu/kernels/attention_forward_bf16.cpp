@@ -385,7 +385,7 @@ void ForwardBf16::query_strips(int64_t b, int64_t h, int64_t t0, char* memory, c
                 store(rows + j * HS + c, sum == 0 ? Vec<float>{} : load(total(i) + c * kStrip + j * kStrip) * inverse);
         }
         for (int j = 0; j < queries_of(i) && attn; ++j) round_row(attn.row(b, t + j, h), rows + j * HS, HS);
-        if (m != nullptr) momentum.add(rows, queries_of(i), m, b, sizes.position(t), h, eta);
+        if (m != nullptr) momentum.add(rows, queries_of(i), m, momentum.values(b, h), sizes.position(t), eta);
         for (int j = 0; j < queries_of(i); ++j) round_row(out.row(b, t + j, h), rows + j * HS, HS);
     }
 }
@@ -413,7 +413,7 @@ int attention_forward_bf16(df_queue* queue, const df_attention_args* args, df_er
 
     if (with_momentum) {
         pass.momentum.carries.first = scratch.as<double>(carries);
-        pass.momentum.compute_carries(queue, args->state_in, Type<float>{});
+        pass.momentum.compute_carries(queue, 0, args->state_in, Type<float>{});
         if (args->state_out != nullptr) pass.momentum.put_state(args->state_out);
     }
     pass.packed.keys = scratch.as<bf16>(keys);

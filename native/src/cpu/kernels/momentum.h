@@ -65,6 +65,19 @@ inline __attribute__((always_inline)) void by_channels(int HS, F&& f) {
     for (; c < HS; ++c) f(Channels<double, 1>{}, c);
 }
 
+/// Rows of a head at positions begin <= p < end, where a tensor has them or in a copy; a recurrence goes on without any elsewhere.
+template <class X>
+struct PositionRows {
+    const X* at(int64_t p) const { return begin <= p && p < end ? first + (p - begin) * stride : nullptr; }
+    /// Fetches row p, unless the rows lie one after another.
+    void fetch(int64_t p, int HS) const {
+        if (stride != HS && begin <= p && p < end) prefetch_rows(at(p), 0, 1, HS);
+    }
+
+    const X* first;
+    int64_t stride, begin, end;
+};
+
 /// One vector per (b, query head, chunk boundary), in scratch: (B,NH,chunks+1,HS).
 struct ChunkCarries {
     ChunkCarries(const AttentionSizes& sizes, int64_t first_position)
@@ -83,19 +96,17 @@ struct ChunkCarries {
 template <class T>
 struct Momentum {
     double eta(int64_t h) const { return get_scalar(eta_view, h); }
-    /// Channels from c on: m = m_begin becomes m_end. each(m_s, m_s + v_s, s, i) before each step, for each vector i. Values count from position 0
-    /// up to the length.
-    template <class M, class Each>
-    inline __attribute__((always_inline)) void follow(M& m, int c, int64_t b, int64_t begin, int64_t end, int64_t h, double eta_h, Each&& each) const {
+    /// The values of query head h.
+    PositionRows<T> values(int64_t b, int64_t h) const { return {v.row(b, 0, h / sizes.group), v.stride[1], 0, sizes.length(b)}; }
+    /// Channels from c on: m = m_begin becomes m_end. each(m_s, m_s + v_s, s, i) before each step, for each vector i.
+    template <class M, class X, class Each>
+    inline __attribute__((always_inline)) void follow(M& m, int c, const PositionRows<X>& values, int64_t begin, int64_t end, double eta_h, Each&& each) const {
         using V = typename M::Vector;
-        const T* const values = v.row(b, 0, h / sizes.group);
-        const int64_t stride = v.stride[1], length = sizes.length(b);
-        const auto counts = [&](int64_t s) { return s >= 0 && s < length; };
         for (int64_t s = begin; s < end; ++s) {
-            if (c == 0 && counts(s + kRowsAhead)) prefetch_rows(values + (s + kRowsAhead) * stride, 0, 1, sizes.HS);
-            const T* const v_s = counts(s) ? values + s * stride + c : nullptr;
+            if (c == 0) values.fetch(s + kRowsAhead, sizes.HS);
+            const X* const v_s = values.at(s);
             for (int i = 0; i < M::kCount; ++i) {
-                const V inner = v_s == nullptr ? m.x[i] : m.x[i] + load_as<V>(v_s + i * M::kStep);
+                const V inner = v_s == nullptr ? m.x[i] : m.x[i] + load_as<V>(v_s + c + i * M::kStep);
                 each(m.x[i], inner, s, i);
                 m.x[i] = eta_h * inner;
             }
@@ -104,16 +115,16 @@ struct Momentum {
     void follow(double* m, int64_t b, int64_t begin, int64_t end, int64_t h, double eta_h) const {
         by_channels(sizes.HS, [&](auto state, int c) __attribute__((always_inline)) {
             state.load(m + c);
-            follow(state, c, b, begin, end, h, eta_h, [](auto, auto, int64_t, int) {});
+            follow(state, c, values(b, h), begin, end, eta_h, [](auto, auto, int64_t, int) {});
             state.store(m + c);
         });
     }
-    /// rows [n][HS] += m_p, m_{p+1}, ...; m = m_p becomes m_{p+n}.
-    template <class A>
-    void add(A* rows, int n, double* m, int64_t b, int64_t p, int64_t h, double eta_h) const {
+    /// rows [n][HS] += m_p, m_{p+1}, ...; m = m_p becomes m_{p+n}. values: of the head, at these positions.
+    template <class A, class X>
+    void add(A* rows, int n, double* m, const PositionRows<X>& values, int64_t p, double eta_h) const {
         by_channels(sizes.HS, [&](auto state, int c) __attribute__((always_inline)) {
             state.load(m + c);
-            follow(state, c, b, p, p + n, h, eta_h, [&](auto m_s, auto, int64_t s, int i) __attribute__((always_inline)) {
+            follow(state, c, values, p, p + n, eta_h, [&](auto m_s, auto, int64_t s, int i) __attribute__((always_inline)) {
                 A* const x = rows + (s - p) * sizes.HS + c + i * decltype(state)::kStep;
                 store_as(x, load_as<decltype(m_s)>(x) + m_s);
             });
@@ -131,29 +142,42 @@ struct Momentum {
         follow(m, b, carries.chunk_begin(j), p, h, eta_h);
     }
 
-    /// Fills the carries. state_in (B,NH,HS) may be null.
-    template <class A>
-    void compute_carries(df_queue* queue, const df_view* state_in, Type<A>) const {
-        const ChunkCarries& to = carries;
-        const double work = double(sizes.B) * double(sizes.NH) * double(to.end - to.base) * sizes.HS;
-        for_tasks(queue, sizes.B * sizes.NH * to.chunks, work, [&](int64_t i, int) {
-            const int64_t j = i % to.chunks, h = i / to.chunks % sizes.NH, b = i / to.chunks / sizes.NH;
-            double* m = to.at(b, h, j + 1);
-            for (int c = 0; c < sizes.HS; ++c) m[c] = 0;
-            follow(m, b, to.chunk_begin(j), to.chunk_end(j), h, eta(h));
+    /// Carry j + 1 of what chunk j's values add.
+    template <class X>
+    void chunk_carry(int64_t b, int64_t h, int64_t j, const PositionRows<X>& values) const {
+        const double eta_h = eta(h);
+        by_channels(sizes.HS, [&](auto m, int c) __attribute__((always_inline)) {
+            follow(m, c, values, carries.chunk_begin(j), carries.chunk_end(j), eta_h, [](auto, auto, int64_t, int) {});
+            m.store(carries.at(b, h, j + 1) + c);
         });
-        for_tasks(queue, sizes.B * sizes.NH, work / kChunk, [&](int64_t i, int) {
-            const int64_t h = i % sizes.NH, b = i / sizes.NH;
-            double* m = to.at(b, h, 0);
-            const A* state = state_in == nullptr ? nullptr : data<A>(state_in) + b * state_in->stride[0] + h * state_in->stride[1];
-            for (int c = 0; c < sizes.HS; ++c) m[c] = state == nullptr ? 0 : double(state[c]);
-            const double whole = pow(eta(h), kChunk);
-            for (int64_t j = 0; j < to.chunks; ++j) {
-                const int64_t length = to.chunk_end(j) - to.chunk_begin(j);
-                const double decay = length == kChunk ? whole : pow(eta(h), double(length));
-                double* next = to.at(b, h, j + 1);
-                for (int c = 0; c < sizes.HS; ++c) next[c] += decay * to.at(b, h, j)[c];
-            }
+    }
+    /// Carry j + 1 from that and carry j.
+    void join_carry(int64_t b, int64_t h, int64_t j) const {
+        const double decay = pow(eta(h), double(carries.chunk_end(j) - carries.chunk_begin(j)));
+        double* next = carries.at(b, h, j + 1);
+        for (int c = 0; c < sizes.HS; ++c) next[c] += decay * carries.at(b, h, j)[c];
+    }
+    /// Carry 0. state_in (B,NH,HS) may be null.
+    template <class A>
+    void start_carries(int64_t b, int64_t h, const df_view* state_in, Type<A>) const {
+        double* m = carries.at(b, h, 0);
+        const A* state = state_in == nullptr ? nullptr : data<A>(state_in) + b * state_in->stride[0] + h * state_in->stride[1];
+        for (int c = 0; c < sizes.HS; ++c) m[c] = state == nullptr ? 0 : double(state[c]);
+    }
+    /// Fills the carries of (b, key head) pairs from first_head on, in the order of these. state_in may be null.
+    template <class A>
+    void compute_carries(df_queue* queue, int64_t first_head, const df_view* state_in, Type<A> type) const {
+        const ChunkCarries& to = carries;
+        const int64_t first = first_head * sizes.group, heads = sizes.B * sizes.NH - first;
+        const double work = double(heads) * double(to.end - to.base) * sizes.HS;
+        for_tasks(queue, heads * to.chunks, work, [&](int64_t i, int) {
+            const int64_t j = i % to.chunks, head = first + i / to.chunks, h = head % sizes.NH, b = head / sizes.NH;
+            chunk_carry(b, h, j, values(b, h));
+        });
+        for_tasks(queue, heads, work / kChunk, [&](int64_t i, int) {
+            const int64_t h = (first + i) % sizes.NH, b = (first + i) / sizes.NH;
+            start_carries(b, h, state_in, type);
+            for (int64_t j = 0; j < to.chunks; ++j) join_carry(b, h, j);
         });
     }
 
@@ -178,30 +202,29 @@ struct Momentum {
 template <class T>
 struct ReverseMomentum {
     double eta(int64_t h) const { return get_scalar(eta_view, h); }
-    /// Channels from c on: lambda = lambda_end becomes lambda_begin. each(lambda_{p+1}, p, i) before each step, for each vector i. There are
-    /// queries, and so gradients, at the last T positions.
-    template <class L, class Each>
-    inline __attribute__((always_inline)) void follow(L& lambda, int c, int64_t b, int64_t begin, int64_t end, int64_t h, double eta_h, Each&& each) const {
+    /// The gradients of query head h: there are queries at the last T positions.
+    PositionRows<T> gradients(int64_t b, int64_t h) const { return {dout.row(b, 0, h), dout.stride[1], sizes.S - sizes.T, sizes.S}; }
+    /// Channels from c on: lambda = lambda_end becomes lambda_begin. each(lambda_{p+1}, p, i) before each step, for each vector i.
+    template <class L, class X, class Each>
+    inline __attribute__((always_inline)) void follow(L& lambda, int c, const PositionRows<X>& gradients, int64_t begin, int64_t end, double eta_h, Each&& each) const {
         using V = typename L::Vector;
-        const T* const gradients = dout.row(b, 0, h);
-        const int64_t stride = dout.stride[1], first = sizes.S - sizes.T;
-        const auto exists = [&](int64_t p) { return p >= first && p < sizes.S; };
         for (int64_t p = end - 1; p >= begin; --p) {
-            if (c == 0 && exists(p - kRowsAhead)) prefetch_rows(gradients + (p - kRowsAhead - first) * stride, 0, 1, sizes.HS);
-            const T* const dout_p = exists(p) ? gradients + (p - first) * stride + c : nullptr;
+            if (c == 0) gradients.fetch(p - kRowsAhead, sizes.HS);
+            const X* const dout_p = gradients.at(p);
             for (int i = 0; i < L::kCount; ++i) {
                 each(lambda.x[i], p, i);
                 const V decayed = eta_h * lambda.x[i];
-                lambda.x[i] = dout_p == nullptr ? decayed : load_as<V>(dout_p + i * L::kStep) + decayed;
+                lambda.x[i] = dout_p == nullptr ? decayed : load_as<V>(dout_p + c + i * L::kStep) + decayed;
             }
         }
     }
 
     /// Carry j of what chunk j's gradients add.
-    void chunk_carry(int64_t b, int64_t h, int64_t j) const {
+    template <class X>
+    void chunk_carry(int64_t b, int64_t h, int64_t j, const PositionRows<X>& gradients) const {
         const double eta_h = eta(h);
         by_channels(sizes.HS, [&](auto lambda, int c) __attribute__((always_inline)) {
-            follow(lambda, c, b, carries.chunk_begin(j), carries.chunk_end(j), h, eta_h, [](auto, int64_t, int) {});
+            follow(lambda, c, gradients, carries.chunk_begin(j), carries.chunk_end(j), eta_h, [](auto, int64_t, int) {});
             lambda.store(carries.at(b, h, j) + c);
         });
     }
@@ -218,7 +241,8 @@ struct ReverseMomentum {
         const ChunkCarries& to = carries;
         const double work = double(sizes.B) * double(sizes.NH) * double(to.end) * sizes.HS;
         for_tasks(queue, sizes.B * sizes.NH * to.chunks, work, [&](int64_t i, int) {
-            chunk_carry(i / to.chunks / sizes.NH, i / to.chunks % sizes.NH, i % to.chunks);
+            const int64_t h = i / to.chunks % sizes.NH, b = i / to.chunks / sizes.NH;
+            chunk_carry(b, h, i % to.chunks, gradients(b, h));
         });
         for_tasks(queue, sizes.B * sizes.NH, work / kChunk, [&](int64_t i, int) { join_carries(i / sizes.NH, i % sizes.NH); });
     }
