@@ -218,8 +218,7 @@ void gradient_tile(A* products, A* dproducts, bf16* p_pairs, bf16* ds_pairs, bf1
     for (int lane = 0; lane < width; lane += kLanes<A>) {
         const typename Seen<A>::Lanes used = Masked ? seen.lanes(lane) : typename Seen<A>::Lanes{};
         const auto at = [&](int t, Vec<A>& p, Vec<A>& ds) __attribute__((always_inline)) {
-            const Vec<A> score = rounded(load(products + t * width + lane) * scale);
-            p = exp_of_shifted(vmin(Vec<A>{}, score - lse[t]));
+            p = exp_of_shifted(vmin(Vec<A>{}, load(products + t * width + lane) * scale - lse[t]));
             ds = p * (load(dproducts + t * width + lane) - delta[t]);
             if constexpr (Masked) {
                 const typename Seen<A>::IVec uses = dead[t] ? typename Seen<A>::IVec{} : used.mask(t);

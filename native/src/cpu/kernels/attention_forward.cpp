@@ -200,6 +200,10 @@ inline bool add_weights(Softmax<A>& state, int lane, Vec<A> tile_sum) {
 /// multiplied by. Returns whether some factor is not 1. Meanwhile rows are fetched.
 template <bool Masked, class A>
 bool softmax_tile(A* products, int lanes, int n, A scale, const Seen<A>& seen, Softmax<A>& state, Fetches& fetches) {
+    if (scale == A(0)) {  // with -inf for what is masked it would make NaN
+        for (int i = 0; i < n * lanes; i += kLanes<A>) store(products + i, load(products + i) * scale);
+        scale = 1;
+    }
     bool changed = false;
     for (int lane = 0; lane < lanes; lane += kLanes<A>) {
         A* const column = products + lane;
@@ -207,22 +211,24 @@ bool softmax_tile(A* products, int lanes, int n, A scale, const Seen<A>& seen, S
         const int reached = Masked ? smaller(n, int(seen.last[lane + kLanes<A> - 1])) : n;  // beyond, no lane uses a row
         Vec<A> maxima[4];
         for (Vec<A>& m : maxima) m = splat<A>(kMinusInfinity<A>);
-        const auto scaled = [&](int s) __attribute__((always_inline)) {
-            Vec<A> x = rounded(load(column + s * lanes) * scale);
-            if (Masked) x = select(used.mask(s), x, splat<A>(kMinusInfinity<A>));
-            store(column + s * lanes, x);
+        const auto product = [&](int s) __attribute__((always_inline)) {
+            Vec<A> x = load(column + s * lanes);
+            if (Masked) {
+                x = select(used.mask(s), x, splat<A>(kMinusInfinity<A>));
+                store(column + s * lanes, x);
+            }
             return x;
         };
         int s = 0;
         for (; s + 4 <= reached; s += 4)
-            for (int i = 0; i < 4; ++i) maxima[i] = vmax(maxima[i], scaled(s + i));
-        for (; s < reached; ++s) maxima[0] = vmax(maxima[0], scaled(s));
-        const Vec<A> shift = move_shift(state, lane, vmax(vmax(maxima[0], maxima[1]), vmax(maxima[2], maxima[3])));
+            for (int i = 0; i < 4; ++i) maxima[i] = vmax(maxima[i], product(s + i));
+        for (; s < reached; ++s) maxima[0] = vmax(maxima[0], product(s));
+        const Vec<A> shift = move_shift(state, lane, rounded(vmax(vmax(maxima[0], maxima[1]), vmax(maxima[2], maxima[3])) * scale));
         Vec<A> tile_sum = {};
         for (s = 0; s < reached;) {
             Vec<A> chain = {};  // short chains of additions, as in tile_gemm
             for (const int end = smaller(reached, s + kWeights); s < end; ++s) {
-                const Vec<A> w = exp_of_shifted(load(column + s * lanes) - shift);
+                const Vec<A> w = exp_of_shifted(load(column + s * lanes) * scale - shift);
                 store(column + s * lanes, w);
                 chain += w;
             }

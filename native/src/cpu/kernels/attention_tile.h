@@ -292,8 +292,8 @@ constexpr int kScoreChain = 16;  // terms of a score added in a chain: its error
 constexpr int64_t kLongSum = 512;
 constexpr int kLongSumChain = 2 * tile::kChain;
 
-/// products[r][lane] = row r . own row. The scaled score is rounded(product * scale) wherever it is needed, so forward and backward take
-/// the exponential of the same bits.
+/// products[r][lane] = row r . own row, the same bits forward and backward. They are scaled on the way to an exponential, product * scale - shift,
+/// which is one rounding where there is FMA.
 /// reach (optional): what lies outside it need not be there.
 template <class A>
 inline void score_products(A* products, int lanes, Rows<A> rows, int n, const A* own, int HS, const Seen<A>* reach = nullptr) {
