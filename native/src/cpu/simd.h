@@ -131,6 +131,27 @@ inline void store(bf16* p, Vec<float> v) {
     __builtin_memcpy(p, &h, sizeof h);
 }
 
+/// Aligned stores past the caches, for what is not read again before others have filled them: the line is not read first, and pushes nothing
+/// out. streamed() orders them before what this thread writes next.
+#if defined(__AVX512F__)
+inline void stream(float* p, Vec<float> v) { __builtin_ia32_movntps512(p, v); }
+inline void stream(double* p, Vec<double> v) { __builtin_ia32_movntpd512(p, v); }
+#elif defined(__AVX__)
+inline void stream(float* p, Vec<float> v) { __builtin_ia32_movntps256(p, v); }
+inline void stream(double* p, Vec<double> v) { __builtin_ia32_movntpd256(p, v); }
+#elif defined(__SSE2__)
+inline void stream(float* p, Vec<float> v) { __builtin_ia32_movntps(p, v); }
+inline void stream(double* p, Vec<double> v) { __builtin_ia32_movntpd(p, v); }
+#else
+inline void stream(float* p, Vec<float> v) { store(p, v); }
+inline void stream(double* p, Vec<double> v) { store(p, v); }
+#endif
+inline void streamed() {
+#if defined(__SSE2__)
+    __builtin_ia32_sfence();
+#endif
+}
+
 inline void store_doubles(double* p, Vec<double> v) { store(p, v); }
 inline void store_doubles(float* p, Vec<double> v) {
     const HalfVector x = floats(v);

@@ -16,7 +16,11 @@ constexpr int64_t kMinSegment = 1024;          // tokens: below, the first walk 
 constexpr int64_t kTasks = 8;                  // (batch, head, segment) triples wanted: each further segment is walked twice
 constexpr int64_t kTaskWork = int64_t{1} << 17;  // multiply-adds worth a task of its own
 constexpr int64_t kSmallWork = int64_t{1} << 23;  // multiply-adds up to which everything is computed in double: such calls cost little
+constexpr int64_t kStreamBytes = int64_t{1} << 25;  // of the four tensors of a sweep, from which out is written past the caches
 constexpr int kStateRows = 32;                 // rows of a state updated at once
+// Rows of a chunk at a time, between which what comes next is fetched: of the scores, so that little is computed above the diagonal; of query
+// times state; and of scores times values.
+constexpr int kScoreRows = 16, kStateOutRows = 12, kLowerRows = 4;
 
 struct Sweep {
     const df_view *out, *query, *key, *value;  // (B,T,NH,HS); out null: only the state is wanted
@@ -127,12 +131,12 @@ Matrix head_state(const df_view* v, int64_t b, int64_t h, bool key_first) {
 }
 
 /// o (c,n) += lower triangle of s (c,c), ld kChunk, times v (c,n). What lies above the diagonal is never multiplied: a token does not
-/// reach the ones before it, not even as NaN. between() is called now and then.
+/// reach the ones before it, not even as NaN. between() is called before each kLowerRows rows.
 template <class A, class Between>
 void add_lower(A* o, const A* s, const A* v, int64_t ld, int c, int n, Between&& between) {
-    for (int i = 0; i < c; i += 4) {
-        if (i % 8 == 0) between();
-        const int rows = smaller(4, c - i);
+    for (int i = 0; i < c; i += kLowerRows) {
+        between();
+        const int rows = smaller(kLowerRows, c - i);
         if (i > 0) tile_gemm(o + i * ld, ld, s + i * kChunk, kChunk, v, ld, rows, n, i, true);
         for (int r = i; r < i + rows; ++r)
             for (int x = 0; x < n; x += kLanes<A>) {
@@ -148,18 +152,31 @@ void scale_row(A* x, A by, int64_t n) {
     for (int64_t j = 0; j < n; j += kLanes<A>) store(x + j, load(x + j) * by);
 }
 
+/// Whether out's rows, in storage of A, are written past the caches: they are whole lines, and a sweep's four tensors too large for a cache.
+template <class A>
+bool streams_out(const Sweep& sweep, const Plan& plan) {
+    constexpr int64_t kLine = 64 / int64_t(sizeof(A));
+    if (sweep.out == nullptr || sweep.out->dtype != kDtypeOf<A>) return false;
+    bool whole = plan.size % kLine == 0 && reinterpret_cast<uintptr_t>(sweep.out->data) % 64 == 0;
+    for (int i = 0; i < 3; ++i) whole = whole && (sweep.out->shape[i] == 1 || sweep.out->stride[i] % kLine == 0);
+    return whole && 4 * numel(sweep.out) * int64_t(sizeof(A)) >= kStreamBytes;
+}
+
 /// Rows to fetch while the processor is busy with others: they lie too far apart for the hardware to guess, and more than a few at a time
 /// would only wait for each other.
 class Fetch {
 public:
-    void start() { blocks_ = at_ = row_ = 0; }
+    void start() { blocks_ = at_ = row_ = lines_ = 0; }
     void add(const Matrix& x, int64_t rows, int64_t cols) {
         const int64_t bytes = int64_t(element_size(x.dtype));
         block_[blocks_++] = {static_cast<const char*>(x.data), x.row * bytes, rows, cols * bytes};
+        lines_ += rows * ceil_div(cols * bytes, 64);
     }
+    /// All is to be fetched within so many calls of some().
+    void spread(int64_t calls) { lines_ = ceil_div(lines_, larger(int64_t{1}, calls)); }
     /// The next few rows.
     void some() {
-        for (int64_t lines = kLines; lines > 0 && at_ < blocks_;) {
+        for (int64_t lines = lines_; lines > 0 && at_ < blocks_;) {
             const Block& x = block_[at_];
             for (int64_t byte = 0; byte < x.bytes; byte += 64, --lines) __builtin_prefetch(x.data + row_ * x.stride + byte, 0, 2);
             if (++row_ == x.rows) {
@@ -170,12 +187,11 @@ public:
     }
 
 private:
-    static constexpr int64_t kLines = 40;
     struct Block {
         const char* data;
         int64_t stride, rows, bytes;
     } block_[4];
-    int64_t blocks_ = 0, at_ = 0, row_ = 0;
+    int64_t blocks_ = 0, at_ = 0, row_ = 0, lines_ = 0;
 };
 
 template <class A>
@@ -186,7 +202,8 @@ public:
           decays_(sweep.decay != nullptr), slopes_(sweep.ddecay != nullptr),
           powers_(decays_ ? scalar(sweep.decay, h * sweep.decay->stride[0]) : 1.0, plan.time),
           key_(head_rows(sweep.key, b, h, sweep.reverse)),
-          value_(head_rows(sweep.value, b, h, sweep.reverse)), b_(b), h_(h) {}
+          value_(head_rows(sweep.value, b, h, sweep.reverse)), b_(b), h_(h),
+          streams_(streams_out<A>(sweep, plan)) {}
 
     /// The state as it enters the next chunk; live = false means zero (and its contents undefined).
     void set_live(bool live) {
@@ -203,18 +220,21 @@ public:
             const bool update = needs_state || i + c < end;
             const int columns = int(round_up(c, kLanes<A>));
             fetch_.start();
-            if (outputs && sweep_.out != nullptr) fetch_.add(block(head_rows(sweep_.out, b_, h_, sweep_.reverse), i, 0), c, plan_.size);
+            if (outputs && sweep_.out != nullptr && !streams_) fetch_.add(block(head_rows(sweep_.out, b_, h_, sweep_.reverse), i, 0), c, plan_.size);
             if (i + c < end) {
                 const int64_t ahead = smaller(int64_t{kChunk}, end - i - c);
                 fetch_.add(block(key_, i + c, 0), ahead, plan_.size);
                 fetch_.add(block(value_, i + c, 0), ahead, plan_.size);
                 if (outputs) fetch_.add(block(head_rows(sweep_.query, b_, h_, sweep_.reverse), i + c, 0), ahead, plan_.size);
             }
+            fetch_.spread((outputs ? ceil_div(c, kScoreRows) + (live_ ? ceil_div(c, kStateOutRows) : 0) + ceil_div(c, kLowerRows) : 0) +
+                          (update ? 2 * ceil_div(plan_.size, kStateRows) : 0));
             gather(t_.key, kChunk, transposed(block(key_, i, 0)), plan_.size, c, columns);
             gather(t_.value, n_, block(value_, i, 0), c, plan_.size, n_);
             if (outputs) ddecay += write_chunk(i, c);
             if (update) update_state(c);
         }
+        if (outputs && streams_) streamed();
         return ddecay;
     }
 
@@ -223,19 +243,17 @@ private:
     double write_chunk(int64_t i, int c) {
         const int size = int(plan_.size);
         gather(t_.query, n_, block(head_rows(sweep_.query, b_, h_, sweep_.reverse), i, 0), c, size, n_);
-        constexpr int step = 16;  // row blocks, so that little is computed above the diagonal
-        for (int r = 0; r < c; r += step) {
+        for (int r = 0; r < c; r += kScoreRows) {
             fetch_.some();
-            tile_gemm(t_.scores + r * kChunk, kChunk, t_.query + r * n_, n_, t_.key, kChunk, smaller(step, c - r), smaller(c, r + step),
-                      size, false);
+            tile_gemm(t_.scores + r * kChunk, kChunk, t_.query + r * n_, n_, t_.key, kChunk, smaller(kScoreRows, c - r),
+                      smaller(c, r + kScoreRows), size, false);
         }
         if (slopes_) mask(t_.slope_scores, powers_.falling_slope, c);
         if (decays_) mask(t_.scores, powers_.falling, c);
         if (live_) {
-            constexpr int rows = 12;
-            for (int r = 0; r < c; r += rows) {
+            for (int r = 0; r < c; r += kStateOutRows) {
                 fetch_.some();
-                tile_gemm(t_.out + r * n_, n_, t_.query + r * n_, n_, t_.rounded, n_, smaller(rows, c - r), n_, size, false);
+                tile_gemm(t_.out + r * n_, n_, t_.query + r * n_, n_, t_.rounded, n_, smaller(kStateOutRows, c - r), n_, size, false);
             }
         } else {
             for (int x = 0; x < c * n_; ++x) t_.out[x] = 0;
@@ -244,8 +262,17 @@ private:
         if (live_ && decays_)
             for (int r = 0; r < c; ++r) scale_row(t_.out + r * n_, powers_.rising[r + lag_], n_);
         add_lower(t_.out, t_.scores, t_.value, n_, c, n_, [&] { fetch_.some(); });
-        if (sweep_.out != nullptr) scatter(block(head_rows(sweep_.out, b_, h_, sweep_.reverse), i, 0), t_.out, n_, c, size, false);
+        if (sweep_.out != nullptr) {
+            const Matrix to = block(head_rows(sweep_.out, b_, h_, sweep_.reverse), i, 0);
+            if (streams_) stream_rows(static_cast<A*>(to.data), to.row, c);
+            else scatter(to, t_.out, n_, c, size, false);
+        }
         return ddecay;
+    }
+
+    void stream_rows(A* to, int64_t stride, int c) {
+        for (int r = 0; r < c; ++r)
+            for (int x = 0; x < n_; x += kLanes<A>) stream(to + r * stride + x, load(t_.out + r * n_ + x));
     }
 
     /// to[r][j] = scores[r][j] * falling[kChunk - (r - j)] for j <= r.
@@ -330,6 +357,7 @@ private:
     const Powers<A> powers_;
     const Matrix key_, value_;
     const int64_t b_, h_;
+    const bool streams_;  // out goes past the caches
     bool live_ = false;
     Fetch fetch_;
 };
