@@ -178,7 +178,7 @@ public:
     void some() {
         for (int64_t lines = lines_; lines > 0 && at_ < blocks_;) {
             const Block& x = block_[at_];
-            for (int64_t byte = 0; byte < x.bytes; byte += 64, --lines) __builtin_prefetch(x.data + row_ * x.stride + byte, 0, 2);
+            for (int64_t byte = 0; byte < x.bytes; byte += 64, --lines) __builtin_prefetch(x.data + row_ * x.stride + byte);
             if (++row_ == x.rows) {
                 row_ = 0;
                 ++at_;
