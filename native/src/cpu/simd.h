@@ -136,7 +136,7 @@ inline void store(bf16* p, Vec<float> v) {
 #if defined(__AVX512F__)
 inline void stream(float* p, Vec<float> v) { __builtin_ia32_movntps512(p, v); }
 inline void stream(double* p, Vec<double> v) { __builtin_ia32_movntpd512(p, v); }
-#elif defined(__AVX__)
+#elif defined(__AVX2__)
 inline void stream(float* p, Vec<float> v) { __builtin_ia32_movntps256(p, v); }
 inline void stream(double* p, Vec<double> v) { __builtin_ia32_movntpd256(p, v); }
 #elif defined(__SSE2__)

@@ -328,6 +328,44 @@ void long_attention(df_device* device, Report& report) {
     compare(of_q.dk, expected.dk, 1, row + 1, T, -1, "dk of keys that an infinite query does not see");
 }
 
+/// Scores so large that their last place is thousands, of a scale that is no power of two and a call too large for float64: keys that are alike weigh
+/// the same, and a key far ahead has all the weight.
+void huge_scores(df_device* device, int dtype, Report& report) {
+    const int64_t T = 400, HS = 72, n = T * HS;
+    const double scale = 1 / std::sqrt(static_cast<double>(HS));
+    Random random(14);
+    std::vector<double> values, sum(static_cast<size_t>(HS), 0);
+    for (int64_t i = 0; i < n; ++i) {
+        values.push_back(round_to(dtype, random.normal()));
+        sum[static_cast<size_t>(i % HS)] += values.back();
+    }
+    const Shape shape = {1, T, 1, HS};
+    for (const double size : {300.0, 5e4, 65536.0, -3e6})
+        for (const int64_t ahead : {int64_t{-1}, int64_t{390}}) {
+            std::vector<double> keys(static_cast<size_t>(n), size), expected;
+            for (int64_t c = 0; c < HS; ++c) {
+                const double mean = sum[static_cast<size_t>(c)] / static_cast<double>(T);
+                expected.push_back(ahead < 0 ? mean : values[static_cast<size_t>(ahead * HS + c)]);
+                if (ahead >= 0) keys[static_cast<size_t>(ahead * HS + c)] = 2 * size;
+            }
+            const Array q(device, dtype, shape, std::vector<double>(static_cast<size_t>(n), size)), k(device, dtype, shape, keys), v(device, dtype, shape, values),
+                dout(device, dtype, shape, std::vector<double>(static_cast<size_t>(n), 1));
+            const Array out(device, dtype, shape), lse(device, DF_F32, {1, 1, T}), dq(device, dtype, shape), dk(device, dtype, shape), dv(device, dtype, shape);
+            require_ok(df_attention_forward(out, lse, q, k, v, nullptr, scale, 0), "attention");
+            require_ok(df_attention_backward(dq, dk, dv, dout, q, k, v, out, lse, nullptr, scale, 0), "attention");
+            const std::string what = std::string("scores of ") + std::to_string(size * size * scale * static_cast<double>(HS)) + (ahead < 0 ? ", all alike, " : ", one twice as large, ") + dtype_name(dtype);
+            double worst = 0;
+            const std::vector<double> result = out.read();
+            for (int64_t i = 0; i < n; ++i) worst = std::max(worst, distance(result[static_cast<size_t>(i)], expected[static_cast<size_t>(i % HS)]));
+            report.expect(worst <= 4 * epsilon(dtype), what + ": out is off by " + std::to_string(worst));
+            report.expect(finite(lse.read()) && finite(dq.read()) && finite(dk.read()) && finite(dv.read()), what + ": not finite");
+            if (ahead >= 0 && dtype == DF_F32) {  // bfloat16's lse is the sum of a power of two, whose logarithm is rounded otherwise
+                const double weight = dv.read()[static_cast<size_t>(ahead * HS)];
+                report.expect(std::fabs(weight - static_cast<double>(T)) <= 4 * epsilon(dtype) * static_cast<double>(T), what + ": its gradient is " + std::to_string(weight));
+            }
+        }
+}
+
 /// The last value of all has no later query whose momentum term it would be part of: deta does not know it, whatever it is.
 void momentum_of_the_last_value(df_device* device, int dtype, Report& report) {
     struct Sizes {
@@ -412,6 +450,7 @@ void check_hostile(const Options& options, Report& report) {
         edges(device, dtype, report);
         passing_through(device, dtype, report);
         momentum_of_the_last_value(device, dtype, report);
+        if (dtype != DF_F64 && options.backend == "cpu") huge_scores(device, dtype, report);
         if (dtype != DF_BF16 && options.backend == "cpu") products(device, dtype, report);
         if (dtype == DF_F32 && options.backend == "cpu") long_attention(device, report);
         constant_rows(device, dtype, report);

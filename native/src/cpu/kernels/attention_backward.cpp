@@ -446,7 +446,11 @@ void Backward<T, Pairs>::queries_past(const Round& round, int64_t b, int64_t kv,
         if (masked)
             for (int i = 0; i < width; ++i) seen.set(i, i >= n ? nq : diagonal ? s0 + i - sizes.position(t0) : 0, nq);
         const auto differentiate = [&] {
-            const A magnitude = A(scale.magnitude);
+            A magnitude = A(scale.magnitude);
+            if (any_huge(lse_t, nq)) {
+                for (int i = 0; i < nq * width; i += kLanes<A>) store(scores + i, rounded(load(scores + i) * magnitude));
+                magnitude = 1;
+            }
             if (masked) gradient_tile<Pairs, true>(scores, dscores, p_pairs, ds_pairs, ds_rows, width, nq, magnitude, lse_t, delta_t, dead, seen, fetches);
             else gradient_tile<Pairs, false>(scores, dscores, p_pairs, ds_pairs, ds_rows, width, nq, magnitude, lse_t, delta_t, dead, seen, fetches);
         };
@@ -736,10 +740,6 @@ void Backward<T, Pairs>::momentum_chunk(int64_t b, int64_t kv, int64_t j, int n,
         using Group = decltype(zeros);
         using V = typename Group::Vector;
         const auto place = [&](double* of_chunk, int64_t s, int i) { return of_chunk + (s - begin) * Group::kWidth + i * Group::kStep; };
-        const auto add_to_row = [&](int64_t s, int i, V share) __attribute__((always_inline)) {
-            A* const x = rows + (s - begin) * HS + c + i * Group::kStep;
-            store_as(x, load_as<V>(x) + share);
-        };
         bool any = false;
         for (int64_t h = kv * sizes.group; h < (kv + 1) * sizes.group; ++h) {
             const double eta = momentum.eta(h);
@@ -756,10 +756,7 @@ void Backward<T, Pairs>::momentum_chunk(int64_t b, int64_t kv, int64_t j, int n,
             const int64_t values_end = eta == 0 ? begin : begin + n, inner_end = with_deta ? smaller(end, sizes.S - 1) : begin;
             const auto step = [&](V lambda_s, int64_t s, int i) __attribute__((always_inline)) {
                 if (s < inner_end) shares.x[i] += lambda_s * load_as<V>(place(inner, s, i));
-                if (s >= values_end) return;
-                const V share = eta * lambda_s;
-                if (sizes.group == 1) add_to_row(s, i, share);
-                else store_as(place(sum, s, i), any ? load_as<V>(place(sum, s, i)) + share : share);
+                if (s < values_end) store_as(place(sum, s, i), any ? load_as<V>(place(sum, s, i)) + eta * lambda_s : eta * lambda_s);
             };
             reverse.follow(lambda, c, gradients_of(b, h, j, memory, at), begin, end, eta, step);
             any |= eta != 0;
@@ -768,8 +765,11 @@ void Backward<T, Pairs>::momentum_chunk(int64_t b, int64_t kv, int64_t j, int n,
                 else share_of(h) += lane_sum<double>(shares.x[i]);
             }
         }
-        for (int64_t s = begin; s < begin + n && any && sizes.group > 1; ++s)
-            for (int i = 0; i < Group::kCount; ++i) add_to_row(s, i, load_as<V>(place(sum, s, i)));
+        for (int s = 0; s < n && any; ++s)
+            for (int i = 0; i < Group::kCount; ++i) {
+                A* const x = rows + s * HS + c + i * Group::kStep;
+                store_as(x, load_as<V>(x) + load_as<V>(place(sum, begin + s, i)));
+            }
     });
 }
 

@@ -224,11 +224,16 @@ bool softmax_tile(A* products, int lanes, int n, A scale, const Seen<A>& seen, S
             for (int i = 0; i < 4; ++i) maxima[i] = vmax(maxima[i], product(s + i));
         for (; s < reached; ++s) maxima[0] = vmax(maxima[0], product(s));
         const Vec<A> shift = move_shift(state, lane, rounded(vmax(vmax(maxima[0], maxima[1]), vmax(maxima[2], maxima[3])) * scale));
+        A factor = scale;
+        if (any_huge(state.shift + lane, kLanes<A>)) {
+            for (int r = 0; r < reached; ++r) store(column + r * lanes, rounded(load(column + r * lanes) * scale));
+            factor = 1;
+        }
         Vec<A> tile_sum = {};
         for (s = 0; s < reached;) {
             Vec<A> chain = {};  // short chains of additions, as in tile_gemm
             for (const int end = smaller(reached, s + kWeights); s < end; ++s) {
-                const Vec<A> w = exp_of_shifted(load(column + s * lanes) * scale - shift);
+                const Vec<A> w = exp_of_shifted(load(column + s * lanes) * factor - shift);
                 store(column + s * lanes, w);
                 chain += w;
             }

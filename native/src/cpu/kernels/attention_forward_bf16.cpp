@@ -129,7 +129,7 @@ inline bool move_shifts(const Products<All>& products, float scale, Strip& strip
     for (int row = 0; row < kStrip; ++row) {
         Vec<float> max = products.at(row, 0);
         for (int i = 1; i < products.vectors(); ++i) max = vmax(max, products.at(row, i));
-        max *= scale;
+        max = rounded(max * scale);
         store(maxima[row], max);
         exceeded |= any_above(max, strip.shift[row] + kStaleness);
     }
@@ -142,7 +142,11 @@ template <bool All>
 inline void weigh(bf16* weights, const Products<All>& products, float scale, Strip& strip) {
     for (int row = 0; row < kStrip; ++row) {
         const float shift = strip.subtracted(row);
-        const auto weight = [&](int i) __attribute__((always_inline)) { return power_of_two(products.at(row, i) * scale - shift); };
+        const bool huge = any_huge(&shift, 1);
+        const auto weight = [&](int i) __attribute__((always_inline)) {
+            const Vec<float> x = products.at(row, i);
+            return power_of_two(huge ? rounded(x * scale) - shift : x * scale - shift);
+        };
         Vec<float> sum = {};
         for (int i = 0; i < products.vectors(); i += 2) {
             const Vec<float> low = weight(i), high = weight(i + 1);

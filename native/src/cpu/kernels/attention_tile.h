@@ -292,8 +292,19 @@ constexpr int kScoreChain = 16;  // terms of a score added in a chain: its error
 constexpr int64_t kLongSum = 512;
 constexpr int kLongSumChain = 2 * tile::kChain;
 
+/// From here on a score's last place is so large that exponentials must be taken of rounded scores: product * scale - shift, where shift is a rounded
+/// score, would be as far from 0 as that rounding, not 0 or some other number that both have.
+constexpr float kHugeScore = 1048576;
+/// Whether some of n scores are.
+template <class A>
+inline bool any_huge(const A* scores, int n) {
+    bool any = false;
+    for (int i = 0; i < n; ++i) any |= (scores[i] > A(kHugeScore)) | (scores[i] < -A(kHugeScore));
+    return any;
+}
+
 /// products[r][lane] = row r . own row, the same bits forward and backward. They are scaled on the way to an exponential, product * scale - shift,
-/// which is one rounding where there is FMA.
+/// which is one rounding where there is FMA; where scores are huge, they are rounded first.
 /// reach (optional): what lies outside it need not be there.
 template <class A>
 inline void score_products(A* products, int lanes, Rows<A> rows, int n, const A* own, int HS, const Seen<A>* reach = nullptr) {
