@@ -1,9 +1,9 @@
 // The momentum term m_p = sum_{s<p} eta^(p-s) v_s of momentum attention, in chunks: linear in T, all sums in double.
 //
-// Positions run from `base` (0, or the first query's position when a state comes in) to S, in chunks of kChunk. A first pass gives every
-// chunk's own contribution, a scan over the chunks gives m at each chunk's start, and whoever needs m inside a chunk follows the recurrence
-// m_{p+1} = eta (m_p + v_p) from there. Backward does the same from the other end: lambda_p = dout_p + eta lambda_{p+1}; where it passes all
-// chunks of a head in order, m comes along instead.
+// Positions run from `base` (0, or the first query's position when a state comes in) to S, in chunks of kChunk. Every chunk's own
+// contribution and then m at each chunk's start, the carries, come from two passes over all heads or, as it goes, from who has a head to
+// itself; whoever needs m inside a chunk follows the recurrence m_{p+1} = eta (m_p + v_p) from there. Backward does the same from the other
+// end: lambda_p = dout_p + eta lambda_{p+1}; where it passes all chunks of a head in order, m comes along instead.
 #pragma once
 
 #include "cpu/kernels/attention_tile.h"
